@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+"""Makes the reference vectors that `tests/reference.rs` compares the engine with.
+
+    pip install llama-cpp-python==0.3.36
+    python make_reference.py NAME=MODEL.gguf [NAME=MODEL.gguf ...]
+
+For each model it writes two files beside itself:
+
+NAME.json   what was asked and what llama.cpp answered: `settings`, and per entry of prompts.json
+            `prompt_tokens`   ids of the prompt (special tokens parsed, BOS as the model wants it)
+            `greedy`          up to 64 ids by argmax, ended early by an end-of-generation token (which is included)
+            `greedy_gaps`     per id of `greedy`, the gap between the two highest logits it was taken from
+            `text_tokens`     ids of the text that is evaluated teacher-forced
+NAME.bin    one record per id of every `text_tokens`, in order: the next-token distribution after that id, 392 bytes,
+            little-endian:
+            f32       gap between the two highest logits
+            f32       natural log of the probability mass outside the 64 likeliest ids
+            u32[64]   the 64 likeliest ids, likeliest first (the lower id first on ties)
+            f16[64]   natural log of their probabilities
+
+Settings, so that the figures can be made again: n_ctx 2048, n_batch = n_ubatch = 1024, two threads, flash attention off,
+f16 KV cache, no GPU. The prompt is evaluated in one batch, then one token at a time; a text in one batch.
+"""
+
+import ctypes
+import json
+import pathlib
+import sys
+
+import llama_cpp
+import numpy as np
+
+HERE = pathlib.Path(__file__).parent
+CONTEXT, BATCH, THREADS, GREEDY_TOKENS, BINS = 2048, 1024, 2, 64, 64
+
+
+class Reference:
+    """One model in llama.cpp, through its C interface."""
+
+    def __init__(self, path):
+        model_params = llama_cpp.llama_model_default_params()
+        model_params.n_gpu_layers = 0
+        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), model_params)
+        if not self.model:
+            sys.exit(f"llama.cpp cannot load {path}")
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = CONTEXT
+        params.n_batch = params.n_ubatch = BATCH
+        params.n_threads = params.n_threads_batch = THREADS
+        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.type_k = params.type_v = llama_cpp.GGML_TYPE_F16
+        self.context = llama_cpp.llama_init_from_model(self.model, params)
+        self.vocab = llama_cpp.llama_model_get_vocab(self.model)
+        self.size = llama_cpp.llama_vocab_n_tokens(self.vocab)
+        self.batch = llama_cpp.llama_batch_init(BATCH, 0, 1)
+
+    def tokenize(self, text):
+        data = text.encode()
+        room = (llama_cpp.llama_token * (len(data) + 8))()
+        count = llama_cpp.llama_tokenize(self.vocab, data, len(data), room, len(room), True, True)
+        return list(room[:count])
+
+    def forget(self):
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
+
+    def evaluate(self, tokens, position):
+        """Logits after each of `tokens`, the first of which stands at `position`."""
+        self.batch.n_tokens = len(tokens)
+        for i, token in enumerate(tokens):
+            self.batch.token[i] = token
+            self.batch.pos[i] = position + i
+            self.batch.n_seq_id[i] = 1
+            self.batch.seq_id[i][0] = 0
+            self.batch.logits[i] = True
+        if llama_cpp.llama_decode(self.context, self.batch) != 0:
+            sys.exit("llama_decode failed")
+        rows = llama_cpp.llama_get_logits(self.context)
+        rows = ctypes.cast(rows, ctypes.POINTER(ctypes.c_float * (self.size * len(tokens)))).contents
+        return np.frombuffer(rows, dtype=np.float32).reshape(len(tokens), self.size).astype(np.float64)
+
+    def greedy(self, prompt):
+        self.forget()
+        row, position = self.evaluate(prompt, 0)[-1], len(prompt)
+        tokens, gaps = [], []
+        while len(tokens) < GREEDY_TOKENS:
+            first, second = np.argsort(-row, kind="stable")[:2]
+            tokens.append(int(first))
+            gaps.append(round(float(row[first] - row[second]), 4))
+            if llama_cpp.llama_vocab_is_eog(self.vocab, int(first)):
+                break
+            row, position = self.evaluate([int(first)], position)[-1], position + 1
+        return tokens, gaps
+
+    def records(self, tokens):
+        self.forget()
+        return b"".join(record(row) for row in self.evaluate(tokens, 0))
+
+
+def record(row):
+    order = np.argsort(-row, kind="stable")[:BINS]
+    log_probabilities = row - row.max() - np.log(np.exp(row - row.max()).sum())
+    rest = np.exp(np.delete(log_probabilities, order)).sum()
+    head = np.array([row[order[0]] - row[order[1]], np.log(max(rest, 1e-30))], dtype="<f4")
+    return head.tobytes() + order.astype("<u4").tobytes() + log_probabilities[order].astype("<f2").tobytes()
+
+
+def make(name, path):
+    reference = Reference(path)
+    result = {"model": pathlib.Path(path).name, "entries": []}
+    result["settings"] = {
+        "llama_cpp_python": llama_cpp.__version__, "n_ctx": CONTEXT, "n_batch": BATCH, "n_threads": THREADS,
+        "flash_attn": "off", "type_kv": "f16",
+    }
+    records = []
+    for entry in json.loads((HERE / "prompts.json").read_text())["entries"]:
+        prompt, text = reference.tokenize(entry["prompt"]), reference.tokenize(entry["text"])
+        greedy, gaps = reference.greedy(prompt)
+        records.append(reference.records(text))
+        result["entries"].append({
+            "name": entry["name"], "prompt_tokens": prompt, "greedy": greedy, "greedy_gaps": gaps, "text_tokens": text,
+        })
+    entries = ",\n".join(json.dumps(entry) for entry in result.pop("entries"))
+    (HERE / f"{name}.json").write_text(json.dumps(result)[:-1] + f', "entries": [\n{entries}\n]}}\n')
+    (HERE / f"{name}.bin").write_bytes(b"".join(records))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or any("=" not in argument for argument in sys.argv[1:]):
+        sys.exit(__doc__)
+    for argument in sys.argv[1:]:
+        make(*argument.split("=", 1))
