@@ -1,0 +1,160 @@
+//! Builds a GGUF file: for conversion, and for tests that need a small model.
+
+use std::io::Write;
+
+use crate::{Array, Error, Metadata, TensorType, Value, parse};
+
+/// Version 3 is what every current tool writes.
+const VERSION: u32 = 3;
+
+/// Collects metadata and tensors, then writes them in one go.
+#[derive(Debug, Default)]
+pub struct Writer {
+    metadata: Metadata,
+    tensors: Vec<Pending>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    name: String,
+    shape: Vec<u64>,
+    kind: TensorType,
+    data: Vec<u8>,
+}
+
+// === impl Writer ===
+
+impl Writer {
+    pub fn new() -> Writer {
+        Writer::default()
+    }
+
+    /// Adds a metadata entry; a key may occur once. `general.alignment` also sets the alignment of the data.
+    pub fn metadata(
+        &mut self,
+        key: impl Into<String>,
+        value: impl Into<Value>,
+    ) -> Result<&mut Writer, Error> {
+        self.metadata.insert(key.into(), value.into())?;
+        Ok(self)
+    }
+
+    /// Adds a tensor; `data` must be exactly what `shape` and `kind` need.
+    pub fn tensor(
+        &mut self,
+        name: impl Into<String>,
+        shape: &[u64],
+        kind: TensorType,
+        data: Vec<u8>,
+    ) -> Result<&mut Writer, Error> {
+        let name = name.into();
+        if self.tensors.iter().any(|tensor| tensor.name == name) {
+            return Err(Error::DuplicateTensor { tensor: name });
+        }
+        if shape.len() > parse::MAX_DIMENSIONS as usize {
+            let found = u32::try_from(shape.len()).unwrap_or(u32::MAX);
+            return Err(Error::Dimensions { tensor: name, bound: parse::MAX_DIMENSIONS, found });
+        }
+        let expected = parse::size(&name, shape, kind)?;
+        let found = data.len() as u64;
+        if expected != found {
+            return Err(Error::DataLength { tensor: name, expected, found });
+        }
+        self.tensors.push(Pending { name, shape: shape.to_vec(), kind, data });
+        Ok(self)
+    }
+
+    /// Writes the whole file.
+    pub fn write(&self, mut out: impl Write) -> Result<(), Error> {
+        let alignment = parse::alignment(&self.metadata)?;
+        let header = self.header(alignment);
+        let mut at = 0;
+        let mut put = |bytes: &[u8]| {
+            at += bytes.len() as u64;
+            out.write_all(bytes)?;
+            let padding = at.next_multiple_of(alignment) - at;
+            at += padding;
+            std::io::copy(&mut std::io::Read::take(std::io::repeat(0), padding), &mut out).map(drop)
+        };
+        put(&header).map_err(Error::Write)?;
+        for tensor in &self.tensors {
+            put(&tensor.data).map_err(Error::Write)?;
+        }
+        out.flush().map_err(Error::Write)
+    }
+
+    /// The whole file in memory.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        self.write(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn header(&self, alignment: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend(b"GGUF");
+        out.extend(VERSION.to_le_bytes());
+        out.extend((self.tensors.len() as u64).to_le_bytes());
+        out.extend((self.metadata.len() as u64).to_le_bytes());
+        for (key, value) in self.metadata.iter() {
+            put_string(&mut out, key.as_bytes());
+            out.extend(value.type_id().to_le_bytes());
+            put_value(&mut out, value);
+        }
+        let mut offset = 0u64;
+        for tensor in &self.tensors {
+            put_string(&mut out, tensor.name.as_bytes());
+            out.extend((tensor.shape.len() as u32).to_le_bytes());
+            tensor.shape.iter().for_each(|dimension| out.extend(dimension.to_le_bytes()));
+            out.extend(tensor.kind.id().to_le_bytes());
+            out.extend(offset.to_le_bytes());
+            offset = (offset + tensor.data.len() as u64).next_multiple_of(alignment);
+        }
+        out
+    }
+}
+
+fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend((bytes.len() as u64).to_le_bytes());
+    out.extend(bytes);
+}
+
+fn put_value(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::U8(value) => out.push(*value),
+        Value::I8(value) => out.extend(value.to_le_bytes()),
+        Value::U16(value) => out.extend(value.to_le_bytes()),
+        Value::I16(value) => out.extend(value.to_le_bytes()),
+        Value::U32(value) => out.extend(value.to_le_bytes()),
+        Value::I32(value) => out.extend(value.to_le_bytes()),
+        Value::F32(value) => out.extend(value.to_le_bytes()),
+        Value::Bool(value) => out.push(u8::from(*value)),
+        Value::String(value) => put_string(out, value.as_bytes()),
+        Value::Bytes(value) => put_string(out, value),
+        Value::Array(value) => put_array(out, value),
+        Value::U64(value) => out.extend(value.to_le_bytes()),
+        Value::I64(value) => out.extend(value.to_le_bytes()),
+        Value::F64(value) => out.extend(value.to_le_bytes()),
+    }
+}
+
+fn put_array(out: &mut Vec<u8>, array: &Array) {
+    out.extend(array.element_id().to_le_bytes());
+    out.extend((array.len() as u64).to_le_bytes());
+    match array {
+        Array::U8(items) => out.extend(items),
+        Array::I8(items) => items.iter().for_each(|item| out.extend(item.to_le_bytes())),
+        Array::U16(items) => items.iter().for_each(|item| out.extend(item.to_le_bytes())),
+        Array::I16(items) => items.iter().for_each(|item| out.extend(item.to_le_bytes())),
+        Array::U32(items) => items.iter().for_each(|item| out.extend(item.to_le_bytes())),
+        Array::I32(items) => items.iter().for_each(|item| out.extend(item.to_le_bytes())),
+        Array::F32(items) => items.iter().for_each(|item| out.extend(item.to_le_bytes())),
+        Array::Bool(items) => out.extend(items.iter().map(|item| u8::from(*item))),
+        Array::String(items) => items.iter().for_each(|item| put_string(out, item.as_bytes())),
+        Array::Bytes(items) => items.iter().for_each(|item| put_string(out, item)),
+        Array::Nested(items) => items.iter().for_each(|item| put_array(out, item)),
+        Array::U64(items) => items.iter().for_each(|item| out.extend(item.to_le_bytes())),
+        Array::I64(items) => items.iter().for_each(|item| out.extend(item.to_le_bytes())),
+        Array::F64(items) => items.iter().for_each(|item| out.extend(item.to_le_bytes())),
+    }
+}
