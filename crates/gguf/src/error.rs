@@ -13,6 +13,8 @@ pub enum Error {
     Version { found: u32 },
     #[error("{field} needs {needed} bytes at offset {offset}, but only {left} are left in the file")]
     Truncated { field: String, offset: u64, needed: u128, left: u64 },
+    #[error("{field} ends at byte {end}, a header may have {bound} bytes")]
+    Header { field: String, bound: usize, end: u128 },
     #[error("{field} is not valid UTF-8")]
     Encoding { field: String },
     #[error("metadata key `{key}` occurs twice")]

@@ -47,7 +47,7 @@ pub fn human_count(count: u64) -> String {
     const MILLION: u64 = 1_000_000;
     const BILLION: u64 = 1_000_000_000;
     let scaled = |unit: u64, decimals: usize, letter: char| {
-        let decimals = if count % unit == 0 { 0 } else { decimals };
+        let decimals = if count.is_multiple_of(unit) { 0 } else { decimals };
         format!("{:.decimals$}{letter}", count as f64 / unit as f64)
     };
     match count {

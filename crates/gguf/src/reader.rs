@@ -2,9 +2,15 @@
 
 use crate::Error;
 
+/// Real headers are below 32 MiB (a vocabulary of 262144 tokens takes 6). The bound keeps a huge file of
+/// nothing but metadata from being copied into memory.
+pub(crate) const MAX_HEADER_BYTES: usize = 1 << 29;
+
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
+    /// At most [`MAX_HEADER_BYTES`] of the file.
     bytes: &'a [u8],
+    file_bytes: u64,
     at: usize,
 }
 
@@ -32,7 +38,7 @@ scalar!(u8, i8, u16, i16, u32, i32, u64, i64, f32, f64);
 
 impl<'a> Reader<'a> {
     pub fn new(bytes: &'a [u8]) -> Reader<'a> {
-        Reader { bytes, at: 0 }
+        Reader { bytes: &bytes[..bytes.len().min(MAX_HEADER_BYTES)], file_bytes: bytes.len() as u64, at: 0 }
     }
 
     pub fn position(&self) -> u64 {
@@ -59,28 +65,30 @@ impl<'a> Reader<'a> {
 
     /// Refuses a count of items that cannot be there, each at least `width` bytes long, before anybody allocates for them.
     pub fn expect_items(&self, count: u64, width: u64, field: impl Fn() -> String) -> Result<(), Error> {
-        let needed = u128::from(count) * u128::from(width);
-        let left = self.left();
-        if needed > u128::from(left) {
-            let field = format!("{} ({count} items)", field());
-            return Err(Error::Truncated { field, offset: self.position(), needed, left });
-        }
-        Ok(())
+        self.expect(u128::from(count) * u128::from(width), || format!("{} ({count} items)", field()))
     }
 
     fn take(&mut self, count: u64, field: impl Fn() -> String) -> Result<&'a [u8], Error> {
-        let left = self.left();
-        if count > left {
-            let needed = u128::from(count);
-            return Err(Error::Truncated { field: field(), offset: self.position(), needed, left });
-        }
+        self.expect(u128::from(count), field)?;
         let end = self.at + count as usize;
         let taken = &self.bytes[self.at..end];
         self.at = end;
         Ok(taken)
     }
 
-    fn left(&self) -> u64 {
-        (self.bytes.len() - self.at) as u64
+    fn expect(&self, needed: u128, field: impl Fn() -> String) -> Result<(), Error> {
+        let offset = self.position();
+        let left = self.file_bytes - offset;
+        if needed > u128::from(left) {
+            return Err(Error::Truncated { field: field(), offset, needed, left });
+        }
+        if needed > (self.bytes.len() - self.at) as u128 {
+            return Err(Error::Header {
+                field: field(),
+                bound: MAX_HEADER_BYTES,
+                end: u128::from(offset) + needed,
+            });
+        }
+        Ok(())
     }
 }

@@ -105,7 +105,9 @@ impl Value {
     /// The type in words, for messages: `u32`, `array of f32`.
     pub fn type_name(&self) -> String {
         match self {
+            Value::Array(Array::Bytes(_)) => "array of strings that are not all UTF-8".to_owned(),
             Value::Array(array) => format!("array of {}", array.element_name()),
+            Value::Bytes(_) => "string that is not UTF-8".to_owned(),
             other => value_name(other.type_id()).to_owned(),
         }
     }
