@@ -11,15 +11,20 @@ NAME.json   what was asked and what llama.cpp answered: `settings`, and per entr
             `greedy`          up to 64 ids by argmax, ended early by an end-of-generation token (which is included)
             `greedy_gaps`     per id of `greedy`, the gap between the two highest logits it was taken from
             `text_tokens`     ids of the text that is evaluated teacher-forced
-NAME.bin    one record per id of every `text_tokens`, in order: the next-token distribution after that id, 392 bytes,
-            little-endian:
+NAME.bin    per entry one record per id of `text_tokens`, then one per id of `prompt_tokens` + `greedy`: the next-token
+            distribution after that id, 392 bytes, little-endian:
             f32       gap between the two highest logits
             f32       natural log of the probability mass outside the 64 likeliest ids
             u32[64]   the 64 likeliest ids, likeliest first (the lower id first on ties)
             f16[64]   natural log of their probabilities
 
 Settings, so that the figures can be made again: n_ctx 2048, n_batch = n_ubatch = 1024, two threads, flash attention off,
-f16 KV cache, no GPU. The prompt is evaluated in one batch, then one token at a time; a text in one batch.
+f16 KV cache, no GPU. `greedy`: the prompt in one batch, then one token at a time; each run of records in one batch.
+
+How near can an engine come? llama.cpp quantizes activations to 8 bits, which turns the last bit of a sum into noise: on
+these texts it agrees with *itself*, one token at a time against one batch, on 96.5 % (SmolLM2) and 93.2 % (gemma) of the
+likeliest ids with a mean KL of 0.0033 and 0.0063; on its own greedy text on 98.9 and 99.3 %, 0.0014 and 0.0028. Almost
+all of what differs are near-ties, which a text by people is full of.
 """
 
 import ctypes
@@ -115,7 +120,7 @@ def make(name, path):
     for entry in json.loads((HERE / "prompts.json").read_text())["entries"]:
         prompt, text = reference.tokenize(entry["prompt"]), reference.tokenize(entry["text"])
         greedy, gaps = reference.greedy(prompt)
-        records.append(reference.records(text))
+        records += [reference.records(text), reference.records(prompt + greedy)]
         result["entries"].append({
             "name": entry["name"], "prompt_tokens": prompt, "greedy": greedy, "greedy_gaps": gaps, "text_tokens": text,
         })
