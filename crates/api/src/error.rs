@@ -1,0 +1,157 @@
+//! The one table of errors: what went wrong, whose fault it is, what a client sees, what may be retried.
+//!
+//! An error is classed where it is born. Handlers never write a status number: they ask [`Code::http_status`].
+
+use std::fmt;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, in one word. The gRPC side of the table is in `protocol`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// The request is wrong and will stay wrong.
+    Invalid,
+    Unauthorized,
+    Forbidden,
+    /// No such model, blob or route.
+    NotFound,
+    MethodNotAllowed,
+    /// A body above its bound.
+    TooLarge,
+    /// The caller left before the answer.
+    Canceled,
+    /// Every slot of the replica runs a sequence. The gateway tries elsewhere or waits; no client sees it.
+    Busy,
+    /// The worker holds no such replica (any more). The gateway loads it; no client sees it.
+    NotLoaded,
+    /// No permit to load is free. The gateway evicts or waits; no client sees it.
+    NoPermit,
+    /// The queue is full.
+    QueueFull,
+    /// Nobody can serve it now: no worker, a lost connection, a metadata store out of reach.
+    Unavailable,
+    /// The model does not fit into the memory of the worker.
+    OutOfMemory,
+    /// It took longer than its bound.
+    Timeout,
+    /// Our fault.
+    Internal,
+}
+
+impl Code {
+    pub const ALL: [Code; 15] = [
+        Code::Invalid,
+        Code::Unauthorized,
+        Code::Forbidden,
+        Code::NotFound,
+        Code::MethodNotAllowed,
+        Code::TooLarge,
+        Code::Canceled,
+        Code::Busy,
+        Code::NotLoaded,
+        Code::NoPermit,
+        Code::QueueFull,
+        Code::Unavailable,
+        Code::OutOfMemory,
+        Code::Timeout,
+        Code::Internal,
+    ];
+
+    /// The HTTP status that a client sees. 499 is what Ollama answers to a caller that has left.
+    pub fn http_status(self) -> u16 {
+        match self {
+            Code::Invalid => 400,
+            Code::Unauthorized => 401,
+            Code::Forbidden => 403,
+            Code::NotFound => 404,
+            Code::MethodNotAllowed => 405,
+            Code::TooLarge => 413,
+            Code::Canceled => 499,
+            Code::Internal | Code::OutOfMemory => 500,
+            Code::Busy | Code::NotLoaded | Code::NoPermit | Code::QueueFull | Code::Unavailable => 503,
+            Code::Timeout => 504,
+        }
+    }
+
+    /// Whether the same request may succeed on another replica or a moment later.
+    pub fn is_retryable(self) -> bool {
+        matches!(self, Code::Busy | Code::NotLoaded | Code::NoPermit | Code::QueueFull | Code::Unavailable)
+    }
+
+    /// The name on the wire between our own processes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Code::Invalid => "invalid",
+            Code::Unauthorized => "unauthorized",
+            Code::Forbidden => "forbidden",
+            Code::NotFound => "not_found",
+            Code::MethodNotAllowed => "method_not_allowed",
+            Code::TooLarge => "too_large",
+            Code::Canceled => "canceled",
+            Code::Busy => "busy",
+            Code::NotLoaded => "not_loaded",
+            Code::NoPermit => "no_permit",
+            Code::QueueFull => "queue_full",
+            Code::Unavailable => "unavailable",
+            Code::OutOfMemory => "out_of_memory",
+            Code::Timeout => "timeout",
+            Code::Internal => "internal",
+        }
+    }
+
+    /// The reverse of [`Code::name`]; `None` for a word that a newer version may have added.
+    pub fn from_name(name: &str) -> Option<Code> {
+        Code::ALL.into_iter().find(|code| code.name() == name)
+    }
+}
+
+/// A classed error with the text that a client reads: lower case, no full stop, and where Ollama has a text,
+/// that text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    pub code: Code,
+    pub message: String,
+}
+
+impl Error {
+    pub fn new(code: Code, message: impl Into<String>) -> Error {
+        Error { code, message: message.into() }
+    }
+
+    pub fn invalid(message: impl Into<String>) -> Error {
+        Error::new(Code::Invalid, message)
+    }
+
+    pub fn not_found(message: impl Into<String>) -> Error {
+        Error::new(Code::NotFound, message)
+    }
+
+    pub fn internal(message: impl Into<String>) -> Error {
+        Error::new(Code::Internal, message)
+    }
+
+    pub fn unavailable(message: impl Into<String>) -> Error {
+        Error::new(Code::Unavailable, message)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_name_of_its_own() {
+        for code in Code::ALL {
+            assert_eq!(Code::from_name(code.name()), Some(code));
+        }
+        assert_eq!(Code::from_name("from_the_future"), None);
+    }
+}

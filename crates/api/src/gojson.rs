@@ -1,0 +1,27 @@
+//! JSON as Go's `encoding/json` reads and writes it, since that is what Ollama's clients have learnt to expect:
+//! field names in any case, `null` for "not given", the texts of its errors, the escapes of its strings.
+//!
+//! Reading takes two steps: [`parse`] turns bytes into a tree and words syntax errors, [`decode`] turns the tree into
+//! any type that derives `Deserialize` and words type errors. Responses are written by [`to_vec`].
+
+mod decode;
+mod encode;
+mod parse;
+mod time;
+
+use serde::Deserialize;
+
+pub use encode::{to_string, to_vec};
+pub use time::{timestamp_local, timestamp_utc};
+
+use crate::error::{Error, Result};
+
+/// What Ollama's native routes say to an empty body; its OpenAI and Anthropic routes say [`EOF`].
+pub const MISSING_BODY: &str = "missing request body";
+pub const EOF: &str = "EOF";
+
+/// Decodes the first JSON value of `bytes`; what follows it is not looked at.
+pub fn from_slice<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
+    let node = parse::first_value(bytes).map_err(|error| Error::invalid(error.to_string()))?;
+    decode::decode(&node).map_err(|error| Error::invalid(error.to_string()))
+}

@@ -1,0 +1,14 @@
+//! The words on the wire: Ollama's JSON, OpenAI's beside it, and the one table of errors.
+//!
+//! Pure data and its (de)serialisation. Nothing here does I/O, reads a clock or knows a worker.
+
+pub mod duration;
+pub mod error;
+pub mod gojson;
+pub mod ollama;
+pub mod openai;
+pub mod options;
+
+pub use duration::KeepAlive;
+pub use error::{Code, Error, Result};
+pub use options::Options;

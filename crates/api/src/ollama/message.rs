@@ -1,0 +1,215 @@
+//! What a conversation is made of.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::de::{Error as _, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+/// One turn. `role` is lower-cased on input; any string is accepted, as Ollama does.
+// The derived code is reached through the impls below; `Alias` is what Go's errors call it there.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, remote = "Self", rename = "Alias")]
+pub struct Message {
+    pub role: String,
+    pub content: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thinking: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<Image>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+}
+
+/// Image bytes, standard base64 with padding on the wire; line ends inside are skipped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image(pub Vec<u8>);
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ToolCall {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    pub function: ToolCallFunction,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ToolCallFunction {
+    /// Always serialised, zero too.
+    pub index: u32,
+    pub name: String,
+    /// A JSON object, in the order in which it was written.
+    pub arguments: serde_json::Map<String, Value>,
+}
+
+/// A tool that the model may call, as the client wrote it: JSON schema is not ours to check.
+pub type Tool = Value;
+
+/// `think`: a bool or a level.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Think {
+    Bool(bool),
+    /// `low`, `medium`, `high` or `max`.
+    Level(String),
+}
+
+// === impl Message ===
+
+impl Serialize for Message {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Message::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Message {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Message, D::Error> {
+        struct Turn;
+
+        impl<'de> Visitor<'de> for Turn {
+            type Value = Message;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a message")
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(
+                self,
+                deserializer: D,
+            ) -> Result<Message, D::Error> {
+                let mut message = Message::deserialize(deserializer)?;
+                message.role = message.role.to_lowercase();
+                Ok(message)
+            }
+        }
+
+        deserializer.deserialize_newtype_struct("Message", Turn)
+    }
+}
+
+// === impl Image ===
+
+impl Serialize for Image {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Image {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Image, D::Error> {
+        struct Base64;
+
+        impl<'de> Visitor<'de> for Base64 {
+            type Value = Image;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("base64")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Image, E> {
+                Image::from_base64(text)
+                    .map_err(|at| E::custom(format_args!("illegal base64 data at input byte {at}")))
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Image, D::Error> {
+                deserializer.deserialize_str(self)
+            }
+        }
+
+        deserializer.deserialize_newtype_struct("ImageData", Base64)
+    }
+}
+
+impl Image {
+    /// Decodes standard base64, or tells at which byte it goes wrong.
+    pub fn from_base64(text: &str) -> Result<Image, usize> {
+        let is_line_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+        let decoded = if text.bytes().any(|byte| is_line_end(&byte)) {
+            STANDARD.decode(text.bytes().filter(|byte| !is_line_end(byte)).collect::<Vec<u8>>())
+        } else {
+            STANDARD.decode(text)
+        };
+        decoded.map(Image).map_err(|_| illegal_byte(text.as_bytes()))
+    }
+}
+
+/// Where Go's decoder stops in `text`, which is known to be no base64.
+fn illegal_byte(text: &[u8]) -> usize {
+    let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    let mut bytes = text.iter().enumerate().filter(|(_, byte)| !matches!(byte, b'\r' | b'\n'));
+    let mut in_group = 0; // How many digits of the group of four have been seen.
+    while let Some((at, &byte)) = bytes.next() {
+        if is_digit(byte) {
+            in_group = (in_group + 1) % 4;
+            continue;
+        }
+        if byte != b'=' || in_group < 2 {
+            return at;
+        }
+        if in_group == 2 {
+            match bytes.next() {
+                Some((_, b'=')) => {}
+                Some((at, _)) => return at,
+                None => return text.len(),
+            }
+        }
+        // After the padding nothing may follow; what is left to be wrong are bits beyond the last byte.
+        return bytes.next().map_or(text.len(), |(at, _)| at);
+    }
+    text.len() - in_group
+}
+
+// === impl Think ===
+
+impl Think {
+    pub const LEVELS: [&str; 4] = ["low", "medium", "high", "max"];
+
+    pub fn is_on(&self) -> bool {
+        !matches!(self, Think::Bool(false))
+    }
+}
+
+impl Serialize for Think {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Think::Bool(on) => serializer.serialize_bool(*on),
+            Think::Level(level) => serializer.serialize_str(level),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Think {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Think, D::Error> {
+        const CHOICES: &str = r#""high", "medium", "low", "max", true, or false"#;
+        match Value::deserialize(deserializer)? {
+            Value::Bool(on) => Ok(Think::Bool(on)),
+            Value::String(level) if Think::LEVELS.contains(&level.as_str()) => Ok(Think::Level(level)),
+            Value::String(level) => {
+                Err(D::Error::custom(format_args!("invalid think value: {level:?} (must be {CHOICES})")))
+            }
+            _ => Err(D::Error::custom(format_args!("think must be a boolean or string ({CHOICES})"))),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Logprob {
+    pub token: String,
+    pub logprob: f64,
+    pub bytes: Vec<u8>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub top_logprobs: Vec<TopLogprob>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TopLogprob {
+    pub token: String,
+    pub logprob: f64,
+    pub bytes: Vec<u8>,
+}
