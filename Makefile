@@ -1,0 +1,54 @@
+# Every command that a developer or CI needs. `make help` lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+MODELS := target/models
+SMOLLM2 := $(MODELS)/SmolLM2-135M-Instruct.Q4_1.gguf
+GEMMA3 := $(MODELS)/gemma-3-270m-q4_k_m.gguf
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: tools
+tools: ## Find or install protoc, etcd and Python, which build and tests need
+	@.ci/tools protoc etcd python
+
+.PHONY: models
+models: $(SMOLLM2) $(GEMMA3) ## Fetch the two real models that tests and the demo use (350 MB)
+
+$(SMOLLM2): .ci/models
+	@.ci/models smollm2 $(MODELS)
+
+$(GEMMA3): .ci/models
+	@.ci/models gemma3 $(MODELS)
+
+.PHONY: build
+build: ## Build the release binary, target/release/caravan
+	@.ci/tools protoc
+	cargo build --release --locked -p cli
+
+.PHONY: demo
+demo: $(SMOLLM2) build ## Ask a real model one question, from nothing to an answer
+	@deploy/demo.sh target/release/caravan $(SMOLLM2)
+
+.PHONY: check
+check: ## Format and lint: everything that needs no running
+	cargo fmt --all -- --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+.PHONY: test
+test: tools models check ## Everything that CI runs
+	cargo build --locked -p cli
+	cargo test --workspace --locked
+
+.PHONY: scenarios
+scenarios: ## Run the API scenarios against the server at OLLAMA_HOST
+	cargo test --locked -p tests --test scenarios -- --nocapture
+
+.PHONY: reference
+reference: models ## Compute the reference vectors anew with llama.cpp (needs 15 minutes)
+	@.ci/tools python
+	tests/reference/make.sh $(SMOLLM2) $(GEMMA3)
