@@ -7,21 +7,34 @@
 mod decode;
 mod encode;
 mod parse;
+mod quote;
+#[cfg(test)]
+mod tests;
 mod time;
 
 use serde::Deserialize;
 
 pub use encode::{to_string, to_vec};
+pub use quote::quote;
 pub use time::{timestamp_local, timestamp_utc};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
-/// What Ollama's native routes say to an empty body; its OpenAI and Anthropic routes say [`EOF`].
+/// What Ollama's native routes say to an empty body.
 pub const MISSING_BODY: &str = "missing request body";
-pub const EOF: &str = "EOF";
 
 /// Decodes the first JSON value of `bytes`; what follows it is not looked at.
 pub fn from_slice<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
-    let node = parse::first_value(bytes).map_err(|error| Error::invalid(error.to_string()))?;
+    let node = parse::first_value(bytes)?;
     decode::decode(&node).map_err(|error| Error::invalid(error.to_string()))
+}
+
+impl From<parse::Error> for Error {
+    fn from(error: parse::Error) -> Error {
+        let code = match error {
+            parse::Error::TooManyValues => Code::TooLarge,
+            _ => Code::Invalid,
+        };
+        Error::new(code, error.to_string())
+    }
 }

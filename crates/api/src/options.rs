@@ -5,6 +5,7 @@
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::gojson::quote;
 
 /// Defaults below, then the Modelfile's parameters, then the request's options: [`Options::merge`] in that order.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -149,7 +150,7 @@ impl Options {
 
 impl Field {
     fn set(&self, options: &mut Options, key: &str, value: &Value) -> Result<()> {
-        let wrong = |kind: &str| Error::invalid(format!("option \"{key}\" must be of {kind}"));
+        let wrong = |kind: &str| Error::invalid(format!("option {} must be of {kind}", quote(key)));
         match self {
             Field::Int(at) => *at(options) = integer(value).ok_or_else(|| wrong("type integer"))?,
             Field::OptionalInt(at) => {
@@ -210,4 +211,160 @@ fn field(key: &str) -> Option<&'static Field> {
 /// JSON has one kind of number, and clients send `40.0`: a fraction is cut, a number out of range ends at its bound.
 fn integer(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_f64().map(|number| number as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn merged(map: Value) -> Result<(Options, Vec<String>)> {
+        let mut options = Options::default();
+        let unknown = options.merge(map.as_object().unwrap())?;
+        Ok((options, unknown))
+    }
+
+    fn texts(values: &[&str]) -> Vec<String> {
+        values.iter().map(|value| (*value).to_owned()).collect()
+    }
+
+    #[test]
+    fn later_options_win_and_null_leaves_them() {
+        let mut options = merged(json!({"temperature": 0.5, "num_ctx": 2048, "stop": ["a", "b"]})).unwrap().0;
+        options
+            .merge(json!({"temperature": null, "num_ctx": 4096, "stop": []}).as_object().unwrap())
+            .unwrap();
+        assert_eq!(options.run.temperature, 0.5);
+        assert_eq!(options.load.num_ctx, 4096);
+        assert_eq!(options.run.stop, Vec::<String>::new());
+        assert_eq!(options.run.top_k, 40);
+    }
+
+    #[test]
+    fn every_option_reaches_its_own_field() {
+        let all = json!({
+            "num_ctx": 1, "num_batch": 2, "num_gpu": 3, "main_gpu": 4, "use_mmap": false, "num_thread": 5,
+            "draft_num_predict": 6, "num_keep": 7, "seed": 8, "num_predict": 9, "top_k": 10, "top_p": 0.11,
+            "min_p": 0.12, "typical_p": 0.13, "repeat_last_n": 14, "temperature": 0.15, "repeat_penalty": 0.16,
+            "presence_penalty": 0.17, "frequency_penalty": 0.18, "stop": ["19"]
+        });
+        let (options, unknown) = merged(all).unwrap();
+        let load = LoadOptions {
+            num_ctx: 1,
+            num_batch: 2,
+            num_gpu: 3,
+            main_gpu: Some(4),
+            use_mmap: Some(false),
+            num_thread: 5,
+            draft_num_predict: 6,
+        };
+        let run = RunOptions {
+            num_keep: 7,
+            seed: 8,
+            num_predict: 9,
+            top_k: 10,
+            top_p: 0.11,
+            min_p: 0.12,
+            typical_p: 0.13,
+            repeat_last_n: 14,
+            temperature: 0.15,
+            repeat_penalty: 0.16,
+            presence_penalty: 0.17,
+            frequency_penalty: 0.18,
+            stop: texts(&["19"]),
+        };
+        assert_eq!((options, unknown), (Options { load, run }, Vec::new()));
+    }
+
+    #[test]
+    fn integers_are_cut_from_fractions_and_end_at_their_bounds() {
+        let options = merged(json!({"num_ctx": 4096.9, "seed": 1e300, "num_keep": -1.5})).unwrap().0;
+        assert_eq!((options.load.num_ctx, options.run.seed, options.run.num_keep), (4096, i64::MAX, -1));
+    }
+
+    #[test]
+    fn what_ollama_has_removed_or_never_had_is_told_not_refused() {
+        let (options, unknown) =
+            merged(json!({"mirostat": 1, "numCtx": 2, "useMLock": true, "tfs_z": 1})).unwrap();
+        assert_eq!(options, Options::default());
+        assert_eq!(unknown, ["mirostat", "numCtx", "useMLock", "tfs_z"]);
+    }
+
+    #[test]
+    fn a_wrong_type_names_the_option_and_the_type() {
+        for (map, message) in [
+            (json!({"num_ctx": "4096"}), r#"option "num_ctx" must be of type integer"#),
+            (json!({"main_gpu": true}), r#"option "main_gpu" must be of type integer"#),
+            (json!({"use_mmap": 1}), r#"option "use_mmap" must be of type boolean"#),
+            (json!({"temperature": "hot"}), r#"option "temperature" must be of type float32"#),
+            (json!({"stop": "x"}), r#"option "stop" must be of type array"#),
+            (json!({"stop": ["x", 1]}), r#"option "stop" must be of an array of strings"#),
+        ] {
+            assert_eq!(merged(map).unwrap_err(), Error::invalid(message));
+        }
+    }
+
+    #[test]
+    fn parameters_of_a_modelfile_become_json() {
+        for (key, values, value) in [
+            ("num_ctx", &["4096"][..], json!(4096)),
+            ("temperature", &["0.7"], json!(0.7)),
+            ("use_mmap", &["T"], json!(true)),
+            ("main_gpu", &["1"], json!(1)),
+            ("stop", &["<a>", "<b>"], json!(["<a>", "<b>"])),
+            // Of several values for one key Ollama keeps the first.
+            ("seed", &["1", "2"], json!(1)),
+        ] {
+            let value_read = parse_parameter(key, &texts(values)).unwrap();
+            assert_eq!(value_read, value);
+            merged(json!({ key: value_read })).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_wrong_parameter_is_refused_in_words_of_ollama() {
+        for (key, values, message) in [
+            ("num_gqa", &["1"][..], "unknown parameter 'num_gqa'"),
+            ("num_ctx", &["4k"], "invalid int value [4k]"),
+            ("top_p", &["a", "b"], "invalid float value [a b]"),
+            ("top_p", &["nan"], "invalid float value [nan]"),
+            ("use_mmap", &["yes"], "invalid bool value [yes]"),
+            ("seed", &[], "invalid int value []"),
+        ] {
+            assert_eq!(parse_parameter(key, &texts(values)).unwrap_err(), Error::invalid(message));
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "\\PC{0,8}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(2, 8, 4, |inner| vec(inner, 0..4).prop_map(Value::from))
+    }
+
+    fn any_key() -> impl Strategy<Value = String> {
+        prop_oneof![(0..TABLE.len()).prop_map(|at| TABLE[at].0.to_owned()), "[a-z_]{0,12}"]
+    }
+
+    proptest! {
+        #[test]
+        fn no_options_make_the_merge_panic(map in btree_map(any_key(), any_json(), 0..6)) {
+            let _ = Options::default().merge(&map.into_iter().collect());
+        }
+
+        #[test]
+        fn what_a_parameter_parses_to_merges(key in any_key(), values in vec("[-+0-9.eftrunai]{0,8}", 0..3)) {
+            if let Ok(value) = parse_parameter(&key, &values) {
+                let map = Map::from_iter([(key, value)]);
+                prop_assert_eq!(Options::default().merge(&map), Ok(Vec::new()));
+            }
+        }
+    }
 }

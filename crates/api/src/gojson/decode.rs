@@ -11,7 +11,7 @@ use std::fmt;
 
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess,
-    Unexpected, VariantAccess, Visitor,
+    VariantAccess, Visitor,
 };
 use serde::forward_to_deserialize_any;
 
@@ -57,10 +57,6 @@ impl std::error::Error for Error {}
 impl serde::de::Error for Error {
     fn custom<T: fmt::Display>(text: T) -> Error {
         Error(text.to_string())
-    }
-
-    fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn serde::de::Expected) -> Error {
-        Error(format!("json: cannot unmarshal {unexpected} into {expected}"))
     }
 }
 
@@ -299,7 +295,7 @@ struct Entries<'n, 'p, 'de> {
 
 impl<'n, 'p, 'de> Entries<'n, 'p, 'de> {
     fn new(entries: &'n [(Cow<'de, str>, Node<'de>)], place: Place<'p>) -> Self {
-        let keys: Vec<_> = entries.iter().map(|(key, node)| (Key::Text(&**key), node)).collect();
+        let keys: Vec<_> = entries.iter().map(|(key, node)| (Key::Text(key), node)).collect();
         Entries { rest: keys.into_iter(), value: None, place }
     }
 }

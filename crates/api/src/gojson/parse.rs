@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use super::quote::quote_byte;
+
 /// One JSON value. Keys repeat and keep their order; numbers stay text until a type is known.
 #[derive(Debug)]
 pub(super) enum Node<'a> {
@@ -22,8 +24,10 @@ pub(super) enum Error {
     Empty,
     #[error("unexpected EOF")]
     UnexpectedEof,
-    #[error("invalid character {} {context}", quote(*byte))]
+    #[error("invalid character {} {context}", quote_byte(*byte))]
     InvalidCharacter { byte: u8, context: Cow<'static, str> },
+    #[error("a request holds at most {MAX_VALUES} JSON values")]
+    TooManyValues,
 }
 
 type Result<T> = std::result::Result<T, Error>;
@@ -32,9 +36,13 @@ type Result<T> = std::result::Result<T, Error>;
 /// each reader of the value behind it, and serde_json behind us stops at 128 too.
 pub(super) const MAX_DEPTH: usize = 128;
 
+/// A value takes 32 bytes of memory and may take two of the body, so a body at its bound could cost sixteen times its
+/// size. Four million is four times the longest `context` that any model has.
+pub(super) const MAX_VALUES: usize = 1 << 22;
+
 /// Parses the first value of `bytes`.
 pub(super) fn first_value(bytes: &[u8]) -> Result<Node<'_>> {
-    let mut parser = Parser { bytes, at: 0, depth: 0 };
+    let mut parser = Parser { bytes, at: 0, depth: 0, values: 0 };
     match parser.peek() {
         Ok(_) => parser.value(),
         Err(_) => Err(Error::Empty),
@@ -45,12 +53,17 @@ struct Parser<'a> {
     bytes: &'a [u8],
     at: usize,
     depth: usize,
+    values: usize,
 }
 
 // === impl Parser ===
 
 impl<'a> Parser<'a> {
     fn value(&mut self) -> Result<Node<'a>> {
+        self.values += 1;
+        if self.values > MAX_VALUES {
+            return Err(Error::TooManyValues);
+        }
         match self.peek()? {
             b'{' => self.nested(Parser::object),
             b'[' => self.nested(Parser::array),
@@ -119,7 +132,7 @@ impl<'a> Parser<'a> {
         for expected in word.bytes() {
             let byte = self.next()?;
             if byte != expected {
-                let context = format!("in literal {word} (expecting {})", quote(expected));
+                let context = format!("in literal {word} (expecting {})", quote_byte(expected));
                 return Err(Error::InvalidCharacter { byte, context: context.into() });
             }
         }
@@ -253,23 +266,4 @@ impl<'a> Parser<'a> {
 
 fn invalid(byte: u8, context: &'static str) -> Error {
     Error::InvalidCharacter { byte, context: context.into() }
-}
-
-/// A byte between single quotes as Go shows it; a byte above ASCII stands for the character of that number.
-fn quote(byte: u8) -> String {
-    match byte {
-        b'\'' => r"'\''".to_owned(),
-        b'"' => "'\"'".to_owned(),
-        b'\\' => r"'\\'".to_owned(),
-        0x07 => r"'\a'".to_owned(),
-        0x08 => r"'\b'".to_owned(),
-        0x0b => r"'\v'".to_owned(),
-        0x0c => r"'\f'".to_owned(),
-        b'\n' => r"'\n'".to_owned(),
-        b'\r' => r"'\r'".to_owned(),
-        b'\t' => r"'\t'".to_owned(),
-        0..0x20 | 0x7f => format!("'\\x{byte:02x}'"),
-        0x80..=0xa0 | 0xad => format!("'\\u{byte:04x}'"),
-        _ => format!("'{}'", char::from(byte)),
-    }
 }

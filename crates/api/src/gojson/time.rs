@@ -23,3 +23,38 @@ fn in_zone(time: SystemTime, zone: TimeZone) -> String {
     let format = if zoned.offset().is_zero() { "%Y-%m-%dT%H:%M:%S%.fZ" } else { "%Y-%m-%dT%H:%M:%S%.f%:z" };
     zoned.strftime(format).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn zeros_behind_the_last_digit_of_a_second_are_cut() {
+        let second = SystemTime::UNIX_EPOCH + Duration::from_secs(1_718_810_565);
+        assert_eq!(timestamp_utc(second), "2024-06-19T15:22:45Z");
+        assert_eq!(timestamp_utc(second + Duration::from_millis(120)), "2024-06-19T15:22:45.12Z");
+        assert_eq!(timestamp_utc(second + Duration::from_nanos(1)), "2024-06-19T15:22:45.000000001Z");
+    }
+
+    #[test]
+    fn an_offset_is_written_and_none_is_z() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
+        assert_eq!(in_zone(time, TimeZone::fixed(jiff::tz::offset(-7))), "1969-12-31T17:00:01.5-07:00");
+        assert_eq!(in_zone(time, TimeZone::fixed(jiff::tz::offset(0))), "1970-01-01T00:00:01.5Z");
+    }
+
+    #[test]
+    fn local_time_is_the_same_instant() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_718_810_565);
+        let local: Timestamp = timestamp_local(time).parse().unwrap();
+        assert_eq!(SystemTime::from(local), time);
+    }
+
+    #[test]
+    fn a_time_beyond_the_calendar_is_its_last_day() {
+        let far = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 50);
+        assert!(timestamp_utc(far).starts_with("9999-12-"), "{}", timestamp_utc(far));
+    }
+}

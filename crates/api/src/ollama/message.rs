@@ -3,10 +3,13 @@
 use std::fmt;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, PAD, STANDARD};
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
+
+use crate::gojson::quote;
 
 /// One turn. `role` is lower-cased on input; any string is accepted, as Ollama does.
 // The derived code is reached through the impls below; `Alias` is what Go's errors call it there.
@@ -51,6 +54,10 @@ pub struct ToolCallFunction {
 
 /// A tool that the model may call, as the client wrote it: JSON schema is not ours to check.
 pub type Tool = Value;
+
+/// Go does not mind bits behind the last byte, and neither do the clients that send them.
+const LENIENT: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, PAD.with_decode_allow_trailing_bits(true));
 
 /// `think`: a bool or a level.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,9 +138,9 @@ impl Image {
     pub fn from_base64(text: &str) -> Result<Image, usize> {
         let is_line_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
         let decoded = if text.bytes().any(|byte| is_line_end(&byte)) {
-            STANDARD.decode(text.bytes().filter(|byte| !is_line_end(byte)).collect::<Vec<u8>>())
+            LENIENT.decode(text.bytes().filter(|byte| !is_line_end(byte)).collect::<Vec<u8>>())
         } else {
-            STANDARD.decode(text)
+            LENIENT.decode(text)
         };
         decoded.map(Image).map_err(|_| illegal_byte(text.as_bytes()))
     }
@@ -155,11 +162,11 @@ fn illegal_byte(text: &[u8]) -> usize {
         if in_group == 2 {
             match bytes.next() {
                 Some((_, b'=')) => {}
-                Some((at, _)) => return at,
+                Some((at, _)) => return at - 1, // Go points at the padding that lacks its twin.
                 None => return text.len(),
             }
         }
-        // After the padding nothing may follow; what is left to be wrong are bits beyond the last byte.
+        // After the padding nothing may follow.
         return bytes.next().map_or(text.len(), |(at, _)| at);
     }
     text.len() - in_group
@@ -190,9 +197,10 @@ impl<'de> Deserialize<'de> for Think {
         match Value::deserialize(deserializer)? {
             Value::Bool(on) => Ok(Think::Bool(on)),
             Value::String(level) if Think::LEVELS.contains(&level.as_str()) => Ok(Think::Level(level)),
-            Value::String(level) => {
-                Err(D::Error::custom(format_args!("invalid think value: {level:?} (must be {CHOICES})")))
-            }
+            Value::String(level) => Err(D::Error::custom(format_args!(
+                "invalid think value: {} (must be {CHOICES})",
+                quote(&level)
+            ))),
             _ => Err(D::Error::custom(format_args!("think must be a boolean or string ({CHOICES})"))),
         }
     }
@@ -212,4 +220,35 @@ pub struct TopLogprob {
     pub token: String,
     pub logprob: f64,
     pub bytes: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_read_as_go_reads_it() {
+        assert_eq!(Image::from_base64("AAEC"), Ok(Image(vec![0, 1, 2])));
+        assert_eq!(Image::from_base64("AA\r\nE\n=\n"), Ok(Image(vec![0, 1])));
+        assert_eq!(Image::from_base64(""), Ok(Image(Vec::new())));
+        // Bits behind the last byte are dropped.
+        assert_eq!(Image::from_base64("AB=="), Ok(Image(vec![0])));
+    }
+
+    #[test]
+    fn wrong_base64_tells_the_byte_that_go_tells() {
+        for (text, at) in [
+            ("data:image/png;base64,AAEC", 4),
+            ("AAE", 0),
+            ("AAECA", 4),
+            ("AA=", 3),
+            ("AA=A", 2),
+            ("A===", 1),
+            ("AAE=A", 4),
+            ("AA\n!A", 3),
+            ("_-_-", 0),
+        ] {
+            assert_eq!(Image::from_base64(text), Err(at), "{text:?}");
+        }
+    }
 }

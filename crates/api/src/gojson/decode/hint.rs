@@ -19,7 +19,7 @@ pub(super) fn list_name<'de, V: Visitor<'de>>(visitor: V) -> String {
 }
 
 pub(super) fn is_number(name: &str) -> bool {
-    ["int", "uint", "float"].iter().any(|prefix| name.starts_with(prefix) && name != "interface {}")
+    matches!(name.trim_end_matches(|c: char| c.is_ascii_digit()), "int" | "uint" | "float")
 }
 
 /// The answer, travelling as an error: it is the one thing that a visitor passes on unseen.
