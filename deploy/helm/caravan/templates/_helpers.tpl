@@ -37,7 +37,7 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 
 {{- define "caravan.env" -}}
-- {name: CARAVAN_ETCD, value: {{ join "," (required "etcd.endpoints must name at least one etcd" .Values.etcd.endpoints) | quote }}}
+- {name: CARAVAN_ETCD, value: {{ join "," .Values.etcd.endpoints | required "etcd.endpoints must name at least one etcd" | quote }}}
 - {name: CARAVAN_CLUSTER, value: {{ include "caravan.name" . | quote }}}
 - {name: CARAVAN_STORE, value: /data/models}
 - {name: CARAVAN_ID, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
