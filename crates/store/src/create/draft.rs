@@ -1,0 +1,160 @@
+//! The model to be, in memory: its layers and config, merged from the base and the request.
+
+use api::Options;
+use api::ollama::{CreateRequest, OneOrMany};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{CreateSpec, Reporter, encode, file};
+use crate::store::Inner;
+use crate::{Config, Digest, Error, Layer, LayerKind, Model, Name, Result, capability};
+
+/// Nothing is on disk yet, except what was there before.
+pub(super) struct Draft {
+    pub(super) pieces: Vec<Piece>,
+    config: Config,
+    parameters: Map<String, Value>,
+}
+
+/// A layer and where its bytes are.
+pub(super) struct Piece {
+    pub(super) layer: Layer,
+    pub(super) content: Content,
+}
+
+pub(super) enum Content {
+    Stored,
+    Bytes(Vec<u8>),
+}
+
+// === impl Draft ===
+
+impl Draft {
+    /// The base: a stored model, or uploaded files. `from` wins when both are given, as in Ollama.
+    pub(super) fn begin(inner: &Inner, spec: &CreateSpec, reporter: &Reporter) -> Result<Draft> {
+        let request = &spec.request;
+        refuse_conversion(request)?;
+        let files = file::parse_map(&request.files)?;
+        let adapters = file::parse_map(&request.adapters)?;
+        if adapters.len() > 1 {
+            return Err(Error::Adapters);
+        }
+        let mut draft = if !request.from.is_empty() {
+            Draft::from_model(&*inner.get(&Name::parse(request.from.trim())?)?)
+        } else if !files.is_empty() {
+            let mut draft = Draft { pieces: Vec::new(), config: Config::fresh(), parameters: Map::new() };
+            let inspector = file::Inspector { inner, supported: spec.supported, reporter };
+            draft.add_files(inspector.models(&files)?);
+            draft
+        } else {
+            return Err(Error::NoSource);
+        };
+        if !adapters.is_empty() {
+            let inspector = file::Inspector { inner, supported: spec.supported, reporter };
+            draft.add_files(inspector.adapters(&adapters)?);
+        }
+        Ok(draft)
+    }
+
+    /// Lays the request over the base. An empty text means "not given".
+    pub(super) fn apply(&mut self, request: &CreateRequest) -> Result<()> {
+        if !request.template.is_empty() {
+            capability::parse_template(&request.template)?;
+            self.replace(LayerKind::Template, request.template.clone().into_bytes());
+        }
+        if !request.system.is_empty() {
+            self.replace(LayerKind::System, request.system.clone().into_bytes());
+        }
+        let OneOrMany(licenses) = request.license.clone().unwrap_or_default();
+        for license in licenses.into_iter().filter(|license| !license.is_empty()) {
+            self.add(LayerKind::License, license.into_bytes());
+        }
+        self.merge_parameters(request.parameters.as_ref())?;
+        if !request.messages.is_empty() {
+            self.replace(LayerKind::Messages, json_line(&request.messages)?);
+        }
+        Ok(())
+    }
+
+    /// All blobs that the manifest will name.
+    pub(super) fn digests(&self) -> Vec<Digest> {
+        let config = self.config_blob().ok().map(|(layer, _)| layer.digest);
+        self.pieces.iter().map(|piece| piece.layer.digest.clone()).chain(config).collect()
+    }
+
+    pub(super) fn config_blob(&self) -> Result<(Layer, Vec<u8>)> {
+        let bytes = encode(&self.config)?;
+        Ok((Layer::config(Digest::of(&bytes), bytes.len() as u64), bytes))
+    }
+
+    fn from_model(model: &Model) -> Draft {
+        let parent = model.name.shortest();
+        let inherit = |layer: &Layer| Piece {
+            layer: Layer { from: parent.clone(), ..layer.clone() },
+            content: Content::Stored,
+        };
+        Draft {
+            pieces: model.manifest.layers.iter().map(inherit).collect(),
+            config: model.config.inherited(),
+            parameters: model.parameters.clone(),
+        }
+    }
+
+    fn add_files(&mut self, files: Vec<file::Inspected>) {
+        for file in files {
+            if file.layer.kind() == LayerKind::Model {
+                self.config.model_family = file.architecture.clone();
+                self.config.model_type = file.parameter_size;
+                self.config.file_type = file.file_type.to_owned();
+            }
+            let families = self.config.model_families.get_or_insert_default();
+            if !families.contains(&file.architecture) {
+                families.push(file.architecture);
+            }
+            self.pieces.push(Piece { layer: file.layer, content: Content::Stored });
+        }
+    }
+
+    /// New values win over the base's, key by key. Checked here, because later nobody could say whose fault it is.
+    fn merge_parameters(&mut self, given: Option<&Map<String, Value>>) -> Result<()> {
+        let Some(given) = given.filter(|given| !given.is_empty()) else { return Ok(()) };
+        Options::default().merge(given).map_err(Error::Parameters)?;
+        let given = given.iter().filter(|(_, value)| !value.is_null());
+        self.parameters.extend(given.map(|(key, value)| (key.clone(), value.clone())));
+        // Sorted, so that the same parameters make the same blob.
+        self.parameters.sort_keys();
+        let bytes = json_line(&self.parameters)?;
+        self.replace(LayerKind::Params, bytes);
+        Ok(())
+    }
+
+    fn replace(&mut self, kind: LayerKind, bytes: Vec<u8>) {
+        self.pieces.retain(|piece| piece.layer.kind() != kind);
+        self.add(kind, bytes);
+    }
+
+    /// A license that the base has already is not added twice.
+    fn add(&mut self, kind: LayerKind, bytes: Vec<u8>) {
+        let layer = Layer::new(kind, Digest::of(&bytes), bytes.len() as u64);
+        let same = |piece: &Piece| piece.layer.kind() == kind && piece.layer.digest == layer.digest;
+        if !self.pieces.iter().any(same) {
+            self.pieces.push(Piece { layer, content: Content::Bytes(bytes) });
+        }
+    }
+}
+
+/// What Ollama can do at create and we cannot: said before anything is read.
+fn refuse_conversion(request: &CreateRequest) -> Result<()> {
+    let quantize = if request.quantize.is_empty() { &request.quantization } else { &request.quantize };
+    if quantize.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Unsupported(format!("`quantize` ({quantize})")))
+}
+
+/// As Go's encoder writes it: one line, with its end.
+fn json_line<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    let mut bytes = encode(value)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}

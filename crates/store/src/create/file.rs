@@ -1,0 +1,157 @@
+//! The files of a create request: what they are, and whether we can serve them.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use api::ollama::Progress;
+use serde_json::{Map, Value};
+
+use super::Reporter;
+use crate::store::Inner;
+use crate::weights::Role;
+use crate::{Digest, Error, Layer, LayerKind, Result, remove};
+
+/// Ollama reports its validation under a digest of zeros, because the result has none yet. Clients cut 12 letters
+/// out of it, so it is this long.
+const NO_DIGEST: &str = "0000000000000000000";
+
+/// A file name and the blob that was uploaded for it.
+pub(super) type Files = Vec<(String, Digest)>;
+
+/// Looks into uploaded files.
+pub(super) struct Inspector<'a> {
+    pub(super) inner: &'a Inner,
+    pub(super) supported: fn(&str) -> bool,
+    pub(super) reporter: &'a Reporter,
+}
+
+/// A GGUF that may become a layer.
+pub(super) struct Inspected {
+    pub(super) layer: Layer,
+    pub(super) architecture: String,
+    pub(super) parameter_size: String,
+    pub(super) file_type: &'static str,
+}
+
+/// Reads `files` or `adapters` of a request.
+pub(super) fn parse_map(map: &Map<String, Value>) -> Result<Files> {
+    let parse = |(name, digest): (&String, &Value)| {
+        if !is_clean(name) {
+            return Err(Error::FilePath);
+        }
+        Ok((name.clone(), Digest::parse(digest.as_str().unwrap_or_default())?))
+    };
+    map.iter().map(parse).collect()
+}
+
+/// A relative path without `.`, `..` or empty parts.
+fn is_clean(path: &str) -> bool {
+    path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
+// === impl Inspector ===
+
+impl Inspector<'_> {
+    /// The model and what belongs to it.
+    pub(super) fn models(&self, files: &Files) -> Result<Vec<Inspected>> {
+        self.reporter.status("parsing GGUF")?;
+        let inspected: Vec<Inspected> =
+            files.iter().map(|(name, digest)| self.inspect(name, digest)).collect::<Result<_>>()?;
+        match inspected.iter().filter(|file| file.layer.kind() == LayerKind::Model).count() {
+            0 => Err(Error::NoFiles),
+            1 => Ok(inspected),
+            count => Err(Error::Unsupported(format!("a model made of {count} GGUF files"))),
+        }
+    }
+
+    pub(super) fn adapters(&self, files: &Files) -> Result<Vec<Inspected>> {
+        self.reporter.status("converting adapter")?;
+        let inspected: Vec<Inspected> =
+            files.iter().map(|(name, digest)| self.inspect(name, digest)).collect::<Result<_>>()?;
+        match inspected.iter().all(|file| file.layer.kind() == LayerKind::Adapter) {
+            true => Ok(inspected),
+            false => Err(Error::UnknownType),
+        }
+    }
+
+    /// Refuses what we cannot serve, and removes its blob if nothing else uses it: no retry could succeed with it.
+    fn inspect(&self, name: &str, digest: &Digest) -> Result<Inspected> {
+        let path = self.inner.directory.blob_path(digest);
+        self.recognise(name, digest, &path)?;
+        let file = gguf::File::open(&path).map_err(|error| match error {
+            gguf::Error::Magic { .. } => Error::NotGguf,
+            source => Error::Gguf { file: name.to_owned(), source },
+        });
+        let inspected = file.and_then(|file| self.describe(name, digest, &file)).inspect_err(|error| {
+            if is_final(error) {
+                remove::remove_orphans(self.inner, [digest]);
+            }
+        })?;
+        let bytes = inspected.layer.size;
+        let digest = NO_DIGEST.to_owned();
+        self.reporter.report(Progress {
+            status: "validating GGUF model".to_owned(),
+            digest,
+            total: bytes,
+            completed: bytes,
+        })?;
+        Ok(inspected)
+    }
+
+    /// Says what is wrong with a file that is no GGUF by its name or its first bytes.
+    fn recognise(&self, name: &str, digest: &Digest, path: &Path) -> Result<()> {
+        let mut magic = [0; 4];
+        let mut file = File::open(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::BlobNotFound { file: name.to_owned(), digest: digest.to_string() }
+            }
+            _ => Error::io("open blob", path)(error),
+        })?;
+        let is_gguf = file.read_exact(&mut magic).is_ok() && magic.eq_ignore_ascii_case(b"GGUF");
+        let extension =
+            Path::new(name).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        match extension.to_ascii_lowercase().as_str() {
+            "safetensors" | "bin" | "pth" | "pt" if !is_gguf => {
+                Err(Error::Unsupported(format!("file `{name}`: importing anything but GGUF")))
+            }
+            "gguf" if !is_gguf => {
+                remove::remove_orphans(self.inner, [digest]);
+                Err(Error::NotGguf)
+            }
+            _ if !is_gguf => Err(Error::UnknownType),
+            _ => Ok(()),
+        }
+    }
+
+    fn describe(&self, name: &str, digest: &Digest, file: &gguf::File) -> Result<Inspected> {
+        let header = file.header();
+        let wrong = |source| Error::Gguf { file: name.to_owned(), source };
+        let architecture = header.architecture().map_err(wrong)?.to_owned();
+        if !(self.supported)(&architecture) {
+            return Err(Error::Architecture(architecture));
+        }
+        let kind = match Role::of(header) {
+            Role::Model => LayerKind::Model,
+            Role::Adapter => LayerKind::Adapter,
+            Role::Projector => LayerKind::Projector,
+        };
+        let mut layer = Layer::new(kind, digest.clone(), file.len());
+        layer.from = name.to_owned();
+        Ok(Inspected {
+            layer,
+            architecture,
+            parameter_size: gguf::human_count(header.parameter_count()),
+            file_type: header.file_type(),
+        })
+    }
+}
+
+/// Whether the file itself is to blame, not the moment.
+fn is_final(error: &Error) -> bool {
+    match error {
+        Error::NotGguf | Error::Architecture(_) => true,
+        Error::Gguf { source, .. } => !matches!(source, gguf::Error::Io { .. }),
+        _ => false,
+    }
+}

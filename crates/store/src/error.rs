@@ -1,0 +1,111 @@
+//! What can go wrong in the store, with Ollama's text where Ollama has one.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use api::Code;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("invalid model name")]
+    Name,
+    /// What `DELETE /api/delete` says about a bad name.
+    #[error("name {0:?} is invalid")]
+    NameIn(String),
+    /// What `POST /api/copy` says about a bad name.
+    #[error("source {0:?} is invalid")]
+    Source(String),
+    #[error("destination {0:?} is invalid")]
+    Destination(String),
+    #[error("model '{0}' not found")]
+    NotFound(String),
+    /// `POST /api/copy` has a text of its own.
+    #[error("model {0:?} not found")]
+    SourceNotFound(String),
+    /// The manifest is there, a blob that it names is not.
+    #[error("model {name:?} not found, try pulling it first")]
+    Incomplete { name: String, digest: String },
+    #[error("invalid digest format")]
+    Digest,
+    #[error("digest mismatch, expected {expected:?}, got {actual:?}")]
+    Mismatch { expected: String, actual: String },
+    #[error("neither 'from' or 'files' was specified")]
+    NoSource,
+    #[error("no files provided to convert")]
+    NoFiles,
+    #[error("file path must be relative")]
+    FilePath,
+    #[error("only one adapter is currently supported")]
+    Adapters,
+    #[error("supplied file was not in GGUF format")]
+    NotGguf,
+    #[error("unknown type")]
+    UnknownType,
+    #[error("file `{file}`: blob {digest} not found, upload it first")]
+    BlobNotFound { file: String, digest: String },
+    #[error("file `{file}`: {source}")]
+    Gguf { file: String, source: gguf::Error },
+    #[error("unsupported architecture {0:?}")]
+    Architecture(String),
+    #[error("{0} is not supported yet")]
+    Unsupported(String),
+    #[error("template error: {0}")]
+    Template(String),
+    /// Worded by the table of options.
+    #[error("{0}")]
+    Parameters(api::Error),
+    #[error("`{field}` must be at most {limit} bytes, got {got}")]
+    TooLong { field: String, limit: u64, got: u64 },
+    #[error("request canceled")]
+    Canceled,
+    #[error("{what} `{}`: {source}", path.display())]
+    Json { what: &'static str, path: PathBuf, source: serde_json::Error },
+    #[error("{action} `{}`: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    /// A blocking task of ours panicked or the runtime is going down.
+    #[error("store task ended early")]
+    Task,
+}
+
+impl Error {
+    /// For `map_err`: verb and object, and where.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_owned();
+        move |source| Error::Io { action, path, source }
+    }
+
+    pub fn code(&self) -> Code {
+        match self {
+            Error::Name
+            | Error::NameIn(_)
+            | Error::Source(_)
+            | Error::Destination(_)
+            | Error::Digest
+            | Error::Mismatch { .. }
+            | Error::NoSource
+            | Error::NoFiles
+            | Error::FilePath
+            | Error::Adapters
+            | Error::NotGguf
+            | Error::UnknownType
+            | Error::BlobNotFound { .. }
+            | Error::Gguf { .. }
+            | Error::Architecture(_)
+            | Error::Unsupported(_)
+            | Error::Template(_)
+            | Error::Parameters(_)
+            | Error::TooLong { .. } => Code::Invalid,
+            Error::NotFound(_) | Error::SourceNotFound(_) | Error::Incomplete { .. } => Code::NotFound,
+            Error::Canceled => Code::Canceled,
+            Error::Json { .. } | Error::Io { .. } | Error::Task => Code::Internal,
+        }
+    }
+}
+
+impl From<Error> for api::Error {
+    fn from(error: Error) -> api::Error {
+        api::Error::new(error.code(), error.to_string())
+    }
+}

@@ -1,0 +1,35 @@
+//! The models folder, in Ollama's own layout: names, manifests, blobs, Modelfiles.
+//!
+//! Async at its border, because an object store joins later; inside, plain file I/O on blocking threads.
+//! Knows nothing about workers, never quantizes, and makes no network call.
+
+mod capability;
+mod config;
+mod create;
+mod digest;
+mod directory;
+mod durable;
+mod error;
+mod golang;
+mod lock;
+mod manifest;
+mod model;
+pub mod modelfile;
+mod name;
+mod remove;
+mod show;
+mod store;
+mod upload;
+mod weights;
+
+pub use config::Config;
+pub use create::CreateSpec;
+pub use digest::Digest;
+pub use error::{Error, Result};
+pub use manifest::{Layer, LayerKind, Manifest};
+pub use model::Model;
+pub use modelfile::Modelfile;
+pub use name::Name;
+pub use remove::Pruned;
+pub use store::{Store, StoreConfig};
+pub use upload::Upload;

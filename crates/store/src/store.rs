@@ -1,0 +1,275 @@
+//! The handle: async at the border, plain file I/O on blocking threads inside.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use api::ollama::{Progress, ShowRequest, ShowResponse};
+
+use crate::create::{self, Reporter};
+use crate::directory::Directory;
+use crate::lock::Locks;
+use crate::upload::Upload;
+use crate::{CreateSpec, Digest, Error, Model, Name, Pruned, Result, durable, remove, show};
+
+/// What an operator sets.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// The models folder.
+    pub root: PathBuf,
+    /// Whether blobs that a create or a copy orphans are removed, and whether [`Store::prune`] does anything
+    /// (`OLLAMA_NOPRUNE` says no).
+    pub prune: bool,
+}
+
+/// A models folder. Cheap to clone; all clones share locks and cache.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+/// What the operations work on.
+pub(crate) struct Inner {
+    pub(crate) directory: Directory,
+    pub(crate) prune: bool,
+    /// Blobs that a manifest will name in a moment, counted. Who removes blobs holds the lock for as long as that
+    /// takes; who is about to use one pins it first and looks whether it is there then.
+    pub(crate) pins: Mutex<HashMap<Digest, usize>>,
+    pub(crate) uploads: AtomicUsize,
+    locks: Locks,
+}
+
+// === impl StoreConfig ===
+
+impl From<PathBuf> for StoreConfig {
+    fn from(root: PathBuf) -> StoreConfig {
+        StoreConfig { root, prune: true }
+    }
+}
+
+impl From<&Path> for StoreConfig {
+    fn from(root: &Path) -> StoreConfig {
+        StoreConfig::from(root.to_owned())
+    }
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Opens a models folder; makes it if it is not there. Blocking, for start-up.
+    pub fn open(config: impl Into<StoreConfig>) -> Result<Store> {
+        let StoreConfig { root, prune } = config.into();
+        let directory = Directory::open(root)?;
+        let inner = Inner {
+            directory,
+            prune,
+            pins: Mutex::default(),
+            uploads: AtomicUsize::new(0),
+            locks: Locks::default(),
+        };
+        Ok(Store { inner: Arc::new(inner) })
+    }
+
+    pub fn root(&self) -> &Path {
+        self.inner.directory.root()
+    }
+
+    /// All models, newest first. One that cannot be read is left out with a warning.
+    pub async fn list(&self) -> Result<Vec<Arc<Model>>> {
+        self.blocking(Inner::list).await
+    }
+
+    /// A model by its name, in any case.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Incomplete`] when a blob that it needs is not there.
+    pub async fn get(&self, name: &Name) -> Result<Arc<Model>> {
+        let name = name.clone();
+        self.blocking(move |inner| inner.get(&name)).await
+    }
+
+    /// Makes a second name for the same blobs. Copying a name onto itself does nothing.
+    pub async fn copy(&self, source: &Name, destination: &Name) -> Result<()> {
+        let (source, destination) = (source.clone(), destination.clone());
+        let guard = self.inner.locks.lock(&destination).await;
+        self.blocking(move |inner| {
+            let _guard = guard;
+            inner.copy(&source, &destination)
+        })
+        .await
+    }
+
+    /// Removes a name, and the blobs that no other name uses.
+    pub async fn delete(&self, name: &Name) -> Result<()> {
+        let name = name.clone();
+        let guard = self.inner.locks.lock(&name).await;
+        self.blocking(move |inner| {
+            let _guard = guard;
+            remove::delete(inner, &name)
+        })
+        .await
+    }
+
+    pub async fn has_blob(&self, digest: &Digest) -> bool {
+        let digest = digest.clone();
+        self.blocking(move |inner| Ok(inner.directory.has_blob(&digest))).await.unwrap_or(false)
+    }
+
+    /// Where a blob lies or would lie.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.inner.directory.blob_path(digest)
+    }
+
+    /// Starts to receive a blob.
+    pub async fn upload(&self, digest: Digest) -> Result<Upload> {
+        let shared = Arc::clone(&self.inner);
+        self.blocking(move |_| Upload::start(shared, digest)).await
+    }
+
+    /// Makes a model. `progress` is called from a blocking thread; after this future is dropped, the work stops at
+    /// the next step and leaves nothing behind.
+    pub async fn create(&self, spec: CreateSpec, progress: impl Fn(Progress) + Send + 'static) -> Result<()> {
+        let canceled = CancelOnDrop::default();
+        let reporter = Reporter::new(Box::new(progress), Arc::clone(&canceled.flag));
+        let guard = self.inner.locks.lock(&spec.name).await;
+        self.blocking(move |inner| {
+            let _guard = guard;
+            create::run(inner, &spec, &reporter)
+        })
+        .await
+    }
+
+    /// The answer to `POST /api/show`.
+    pub async fn show(&self, name: &Name, request: &ShowRequest) -> Result<ShowResponse> {
+        let (name, request) = (name.clone(), request.clone());
+        self.blocking(move |inner| show::show(&inner.directory, &*inner.get(&name)?, &request)).await
+    }
+
+    /// Removes what no manifest names and is older than an hour. For start-up; does nothing while an upload is
+    /// open, when a manifest is damaged, or when pruning is off.
+    pub async fn prune(&self) -> Result<Pruned> {
+        self.blocking(remove::prune).await
+    }
+
+    async fn blocking<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Inner) -> Result<T> + Send + 'static,
+    {
+        let inner = Arc::clone(&self.inner);
+        tokio::task::spawn_blocking(move || work(&inner)).await.map_err(|_| Error::Task)?
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn list(&self) -> Result<Vec<Arc<Model>>> {
+        let entries = self.directory.entries()?;
+        let mut models = Vec::with_capacity(entries.len());
+        for entry in &entries {
+            match self.directory.model(entry) {
+                Ok(model) => models.push(model),
+                Err(Error::NotFound(_)) => {}
+                Err(error) => tracing::warn!(name = %entry.name, %error, "model cannot be read"),
+            }
+        }
+        self.directory.forget_all_but(&entries);
+        models.sort_by_key(|model| std::cmp::Reverse(seconds(model)));
+        Ok(models)
+    }
+
+    pub(crate) fn get(&self, name: &Name) -> Result<Arc<Model>> {
+        let entry = self.directory.find(name)?.ok_or_else(|| Error::NotFound(name.shortest()))?;
+        self.directory.model(&entry)
+    }
+
+    fn copy(&self, source: &Name, destination: &Name) -> Result<()> {
+        let missing = || Error::SourceNotFound(source.shortest());
+        let entry = self.directory.find(source)?.ok_or_else(missing)?;
+        let destination = self.directory.spelling(destination)?;
+        if entry.name == destination {
+            return Ok(());
+        }
+        let bytes = self.directory.read_manifest(&entry.name)?;
+        let manifest = self.directory.parse_manifest(&entry.name, &bytes)?;
+        let pins = self.pin(manifest.blobs().map(|layer| layer.digest.clone()));
+        if self.directory.find(&entry.name)?.is_none() {
+            return Err(missing());
+        }
+        let old = remove::replaced(self, &destination);
+        self.write_manifest(&destination, &bytes)?;
+        drop(pins);
+        remove::orphans_of(self, old);
+        Ok(())
+    }
+
+    /// Puts a manifest in its place, or leaves everything as it was.
+    pub(crate) fn write_manifest(&self, name: &Name, bytes: &[u8]) -> Result<()> {
+        let path = self.directory.manifest_path(name);
+        let folder = path.parent().unwrap_or(&path).to_owned();
+        // A delete of the last neighbour may remove the folder between our making it and our writing into it.
+        // Three such deletes in a row would be a wonder.
+        let mut attempts = 3;
+        loop {
+            attempts -= 1;
+            durable::create_directories(&folder)?;
+            match durable::write(&path, bytes) {
+                Err(Error::Io { source, .. }) if attempts > 0 && source.kind() == io::ErrorKind::NotFound => {
+                }
+                Err(error) => {
+                    durable::remove_empty_directories(&folder, &self.directory.manifests());
+                    return Err(error);
+                }
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    /// Keeps blobs from being removed until the guard is dropped.
+    pub(crate) fn pin(&self, digests: impl IntoIterator<Item = Digest>) -> Pins<'_> {
+        let digests: Vec<Digest> = digests.into_iter().collect();
+        let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        for digest in &digests {
+            *pins.entry(digest.clone()).or_default() += 1;
+        }
+        Pins { inner: self, digests }
+    }
+}
+
+/// Blobs in use by an operation that runs now.
+pub(crate) struct Pins<'a> {
+    inner: &'a Inner,
+    digests: Vec<Digest>,
+}
+
+impl Drop for Pins<'_> {
+    fn drop(&mut self) {
+        let mut pins = self.inner.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        for digest in &self.digests {
+            if let Some(count) = pins.get_mut(digest) {
+                *count -= 1;
+            }
+        }
+        pins.retain(|_, count| *count > 0);
+    }
+}
+
+/// Tells the blocking side that nobody waits any more.
+#[derive(Default)]
+struct CancelOnDrop {
+    flag: Arc<AtomicBool>,
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.flag.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Ollama sorts by whole seconds and keeps the order of names within one.
+fn seconds(model: &Model) -> u64 {
+    model.modified_at.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,124 @@
+//! Receiving a blob: into a temporary file, hashed on the way, named only when the digest is right.
+
+use std::fs::{self, FileTimes};
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use tempfile::NamedTempFile;
+
+use crate::digest::Hasher;
+use crate::store::Inner;
+use crate::{Digest, Error, Result, durable};
+
+/// A trip to a blocking thread costs some microseconds; bodies arrive in pieces of 16 KiB and less. Collecting this
+/// much first makes the trips cheap and the memory of an upload bounded.
+const COLLECT: usize = 1 << 20;
+
+/// A blob on its way in. Dropped before [`Upload::commit`], it leaves nothing behind.
+pub struct Upload {
+    expected: Digest,
+    collected: Vec<Bytes>,
+    collected_bytes: usize,
+    /// `None` after a failed write, or while a blocking thread has it.
+    sink: Option<Sink>,
+}
+
+/// The part that blocking threads work on.
+struct Sink {
+    file: NamedTempFile,
+    hasher: Hasher,
+    open: Open,
+}
+
+/// Counted, because nothing is pruned while an upload is open.
+struct Open(Arc<Inner>);
+
+// === impl Upload ===
+
+impl Upload {
+    pub(crate) fn start(inner: Arc<Inner>, expected: Digest) -> Result<Upload> {
+        inner.uploads.fetch_add(1, Ordering::SeqCst);
+        let open = Open(inner);
+        let file = durable::temporary(&open.0.directory.blobs())?;
+        let sink = Sink { file, hasher: Hasher::default(), open };
+        Ok(Upload { expected, collected: Vec::new(), collected_bytes: 0, sink: Some(sink) })
+    }
+
+    /// Takes the next bytes. Waits for the disk, so a fast sender is slowed down.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.collected_bytes += bytes.len();
+        self.collected.push(bytes);
+        if self.collected_bytes < COLLECT {
+            return Ok(());
+        }
+        let pieces = self.take();
+        let sink = self.sink.take().ok_or(Error::Canceled)?;
+        self.sink = Some(blocking(move || sink.write(pieces)).await?);
+        Ok(())
+    }
+
+    /// Verifies the digest, makes the blob durable and names it. Says whether it is new.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`]; the bytes are gone then.
+    pub async fn commit(mut self) -> Result<bool> {
+        let pieces = self.take();
+        let sink = self.sink.take().ok_or(Error::Canceled)?;
+        let expected = self.expected;
+        blocking(move || sink.write(pieces)?.finish(&expected)).await
+    }
+
+    fn take(&mut self) -> Vec<Bytes> {
+        self.collected_bytes = 0;
+        std::mem::take(&mut self.collected)
+    }
+}
+
+// === impl Sink ===
+
+impl Sink {
+    fn write(mut self, pieces: Vec<Bytes>) -> Result<Sink> {
+        for piece in pieces {
+            self.hasher.update(&piece);
+            self.file.write_all(&piece).map_err(Error::io("write", self.file.path()))?;
+        }
+        Ok(self)
+    }
+
+    fn finish(self, expected: &Digest) -> Result<bool> {
+        let Sink { file, hasher, open } = self;
+        let actual = hasher.finish();
+        if actual != *expected {
+            return Err(Error::Mismatch { expected: expected.to_string(), actual: actual.to_string() });
+        }
+        let target = open.0.directory.blob_path(expected);
+        if touch(&target) {
+            return Ok(false);
+        }
+        durable::settle(file, &target)?;
+        Ok(true)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.uploads.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Makes a blob look new, so that pruning spares it until a manifest names it. `false` if it is not there.
+pub(crate) fn touch(path: &std::path::Path) -> bool {
+    let Ok(file) = fs::File::open(path) else { return false };
+    // A folder that we may only read still serves its blobs.
+    if let Err(error) = file.set_times(FileTimes::new().set_modified(SystemTime::now())) {
+        tracing::debug!(path = %path.display(), %error, "blob cannot be touched");
+    }
+    true
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Task)?
+}
