@@ -224,7 +224,22 @@ pub struct TopLogprob {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_message_survives_any_json_reader_with_its_role_lowered() {
+        let written = json!({
+            "role": "Assistant", "content": "", "images": ["AAE="],
+            "tool_calls": [{"id": "c", "function": {"index": 1, "name": "f", "arguments": {"b": 1, "a": [2]}}}]
+        });
+        let message: Message = serde_json::from_value(written.clone()).unwrap();
+        assert_eq!(message.role, "assistant");
+        let mut expected = written;
+        expected["role"] = "assistant".into();
+        assert_eq!(serde_json::to_value(&message).unwrap(), expected);
+    }
 
     #[test]
     fn base64_is_read_as_go_reads_it() {
