@@ -1,0 +1,56 @@
+//! What etcd's errors mean to us: which may be tried again, and which never will work.
+
+use etcd_client::{Error as EtcdError, WatchResponse};
+use tonic::{Code, Status};
+
+use crate::store::{Error, LeaseId};
+
+pub(super) fn convert(error: EtcdError) -> Error {
+    match error {
+        EtcdError::GRpcStatus(status) => from_status(&status),
+        // The one answer to a renewal that comes without a status.
+        EtcdError::LeaseKeepAliveError(why) if why.contains("not found") => Error::LeaseGone(LeaseId(0)),
+        EtcdError::InvalidArgs(why) | EtcdError::EndpointError(why) => Error::Invalid(why),
+        EtcdError::InvalidUri(error) => Error::Invalid(format!("etcd endpoint: {error}")),
+        EtcdError::InvalidMetadataValue(error) => Error::Invalid(format!("etcd token: {error}")),
+        error => Error::Unavailable(with_sources(&error)),
+    }
+}
+
+/// Why the server has ended a watch, if it has.
+pub(super) fn refused_watch(response: &WatchResponse, from: i64) -> Option<Error> {
+    if !response.canceled() {
+        return None;
+    }
+    Some(match response.compact_revision() {
+        0 => Error::Unavailable(format!("etcd has ended the watch: {}", response.cancel_reason())),
+        oldest => Error::Compacted { from, oldest },
+    })
+}
+
+fn from_status(status: &Status) -> Error {
+    let why = status.message().to_owned();
+    match status.code() {
+        Code::NotFound if why.contains("lease not found") => Error::LeaseGone(LeaseId(0)),
+        Code::InvalidArgument if why.contains("authentication failed") => Error::Denied(why),
+        Code::Unauthenticated | Code::PermissionDenied => Error::Denied(why),
+        Code::InvalidArgument | Code::Unimplemented => Error::Invalid(why),
+        // A page of a range whose revision was compacted meanwhile: the range is taken anew.
+        Code::OutOfRange => Error::Unavailable(why),
+        _ => Error::Unavailable(with_sources(status)),
+    }
+}
+
+/// "transport error" alone says nothing; what is below it does.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,180 @@
+//! Where a request should go: a pure function of the cluster's view, the live state of its workers, and the demand.
+//!
+//! Every gateway that sees the same computes the same, so two of them load a model on the same worker and evict
+//! the same victim. Nothing is sent from here, and nothing is remembered.
+
+use std::{cmp::Reverse, collections::BTreeMap, fmt};
+
+use crate::{keys::ReplicaId, records::ReplicaState, view::ClusterView};
+
+mod scene;
+mod victims;
+
+use scene::{Scene, Seat};
+
+/// What requests ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    pub replica_key: String,
+    /// What the model takes in memory; 0 = not known, fits everywhere.
+    pub size_bytes: u64,
+    /// Positions that a slot must have; 0 = as it comes. A replica with more serves it too (C6).
+    pub context_length: u32,
+    /// How many requests wait for this model now, this one included. Decides whether another replica is worth it.
+    pub waiting: u32,
+    /// Workers that this request has failed on.
+    pub exclude: Vec<String>,
+}
+
+/// What the gateway knows of the workers beyond the view, from their status streams.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    /// Unix nanoseconds.
+    pub now_ns: i64,
+    /// By id. A worker that is not here is judged by its records alone.
+    pub workers: BTreeMap<String, LiveWorker>,
+}
+
+/// What a worker says of itself right now. It wins over the records.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LiveWorker {
+    /// The gateway cannot reach it: nothing is sent there, whatever the view says.
+    pub is_unreachable: bool,
+    pub draining: bool,
+    /// What models may still take; `None` = the total less what is loaded.
+    pub memory_free_bytes: Option<u64>,
+    /// By replica key, all that it has.
+    pub replicas: BTreeMap<String, LiveReplica>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LiveReplica {
+    pub state: ReplicaState,
+    pub slots: u32,
+    pub slots_used: u32,
+    pub context_length: u32,
+    pub size_bytes: u64,
+    /// Unix nanoseconds of the last request.
+    pub last_used_ns: i64,
+    /// Unix nanoseconds; `i64::MAX` = never.
+    pub expires_at_ns: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// These workers have it and a free slot; the best comes first.
+    Use(Vec<String>),
+    /// Load it there, after these replicas are gone.
+    Load {
+        worker: String,
+        evict: Vec<ReplicaId>,
+    },
+    Wait(Reason),
+}
+
+/// What a waiting request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// No worker that would take it.
+    NoWorker,
+    /// It is being loaded.
+    Loading,
+    /// Another replica is on its way out and makes room.
+    Unloading,
+    /// Every replica that could serve it, or make room for it, is busy.
+    Busy,
+    /// No worker is large enough, ever. Waiting is in vain unless a larger one joins.
+    TooLarge { needed_bytes: u64, largest_bytes: u64 },
+}
+
+/// Another replica of a model that is loaded already is worth a load when as many requests wait as the loaded ones
+/// can run at once: otherwise a slot is free sooner than the load is done.
+fn is_worth_another(demand: &Demand, slots: u32) -> bool {
+    demand.waiting >= slots.max(1)
+}
+
+/// What to do for `demand`. The order of preference: a free slot, a load that is under way, an empty place, an idle
+/// replica's place.
+pub fn plan(view: &ClusterView, live: &Live, demand: &Demand) -> Plan {
+    let scene = Scene::new(view, live, demand);
+    let ready = scene.ready();
+    let free = free_slots_first(&scene, &ready);
+    if !free.is_empty() {
+        return Plan::Use(free);
+    }
+    if scene.is_loading() {
+        return Plan::Wait(Reason::Loading);
+    }
+    let slots = ready.iter().map(|seat| seat.replica.slots).sum();
+    if !ready.is_empty() {
+        // A second replica never costs another model its place.
+        let another = is_worth_another(demand, slots).then(|| load_without_evicting(&scene)).flatten();
+        return another.unwrap_or(Plan::Wait(Reason::Busy));
+    }
+    load(&scene)
+}
+
+/// Most free slots first; among equals the worker that does the least else.
+fn free_slots_first(scene: &Scene, ready: &[&Seat]) -> Vec<String> {
+    let mut free: Vec<&&Seat> =
+        ready.iter().filter(|seat| seat.replica.slots_used < seat.replica.slots).collect();
+    free.sort_by_key(|seat| {
+        let free = seat.replica.slots - seat.replica.slots_used;
+        (Reverse(free), scene.busy_slots(seat.worker), seat.worker)
+    });
+    free.into_iter().map(|seat| seat.worker.to_owned()).collect()
+}
+
+fn load_without_evicting(scene: &Scene) -> Option<Plan> {
+    if scene.permits_to_free() > 0 {
+        return None;
+    }
+    let fitting = scene.places().filter(|place| place.memory_to_free(scene.demand) == 0);
+    let best = fitting.min_by_key(|place| place.rank())?;
+    Some(Plan::Load { worker: best.id.to_owned(), evict: Vec::new() })
+}
+
+/// Finds the place whose victims are missed the least.
+fn load(scene: &Scene) -> Plan {
+    let candidates = victims::candidates(scene);
+    let mut best = None;
+    let mut largest = None;
+    for place in scene.places() {
+        largest = largest.max(Some(place.memory_total()));
+        let Some(chosen) = victims::choose(scene, &candidates, &place) else { continue };
+        let worst = chosen.iter().map(|seat| victims::rank(seat, scene.now_ns())).max();
+        let cost = (worst, chosen.len(), place.rank());
+        if best.as_ref().is_none_or(|(least, _, _)| cost < *least) {
+            best = Some((cost, place.id, chosen));
+        }
+    }
+    match (best, largest) {
+        (Some((_, worker, chosen)), _) => {
+            let evict = chosen.iter().map(|seat| ReplicaId::new(seat.worker, seat.replica_key)).collect();
+            Plan::Load { worker: worker.to_owned(), evict }
+        }
+        (None, None) => Plan::Wait(Reason::NoWorker),
+        (None, Some(largest)) if largest < scene.demand.size_bytes => {
+            Plan::Wait(Reason::TooLarge { needed_bytes: scene.demand.size_bytes, largest_bytes: largest })
+        }
+        (None, Some(_)) if scene.is_unloading() => Plan::Wait(Reason::Unloading),
+        (None, Some(_)) => Plan::Wait(Reason::Busy),
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::NoWorker => f.write_str("no worker is available"),
+            Reason::Loading => f.write_str("the model is being loaded"),
+            Reason::Unloading => f.write_str("another model is being unloaded"),
+            Reason::Busy => f.write_str("every replica is busy"),
+            Reason::TooLarge { needed_bytes, largest_bytes } => {
+                write!(
+                    f,
+                    "the model needs {needed_bytes} bytes of memory, the largest worker has {largest_bytes}"
+                )
+            }
+        }
+    }
+}

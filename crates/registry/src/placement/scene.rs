@@ -1,0 +1,230 @@
+//! View and live state put together: every replica once, as the best informed source knows it.
+
+use std::{
+    cell::OnceCell,
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use super::{Demand, Live, LiveReplica, LiveWorker};
+use crate::{
+    keys::ReplicaId,
+    records::{ReplicaState, WorkerRecord},
+    view::ClusterView,
+};
+
+pub(super) struct Scene<'a> {
+    pub demand: &'a Demand,
+    view: &'a ClusterView,
+    live: &'a Live,
+    /// Of the demanded model.
+    own: Vec<Seat<'a>>,
+    /// Of every model, by worker. Looked at only when there is something to load.
+    all: OnceCell<BTreeMap<&'a str, Vec<Seat<'a>>>>,
+}
+
+/// One replica, or the permit for one.
+#[derive(Clone, Debug)]
+pub(super) struct Seat<'a> {
+    pub worker: &'a str,
+    pub replica_key: &'a str,
+    pub replica: LiveReplica,
+    /// False for a moment, when the worker's status is ahead of the view.
+    pub has_permit: bool,
+    /// Whether the worker itself says how busy it is.
+    pub is_live: bool,
+}
+
+/// A worker on which the demanded model could be loaded.
+pub(super) struct Place<'a> {
+    pub id: &'a str,
+    record: &'a WorkerRecord,
+    memory_free: u64,
+    replicas: usize,
+    /// The demanded model with too small a context, which would have to go first.
+    pub too_small: Option<&'a Seat<'a>>,
+}
+
+/// Smaller is better: with a GPU, then with few replicas, then with much free memory.
+pub(super) type PlaceRank<'a> = (bool, usize, Reverse<u64>, &'a str);
+
+// === impl Scene ===
+
+impl<'a> Scene<'a> {
+    pub fn new(view: &'a ClusterView, live: &'a Live, demand: &'a Demand) -> Scene<'a> {
+        let mut scene = Scene { demand, view, live, own: Vec::new(), all: OnceCell::new() };
+        let workers = view.workers.keys();
+        scene.own = workers.filter_map(|worker| scene.seat(worker, &demand.replica_key)).collect();
+        scene
+    }
+
+    /// Replicas that could serve the demand, busy or not.
+    pub fn ready(&self) -> Vec<&Seat<'a>> {
+        let usable = self.own.iter().filter(|seat| self.is_usable(seat.worker));
+        usable.filter(|seat| seat.replica.state == ReplicaState::Ready && self.is_enough(seat)).collect()
+    }
+
+    pub fn is_loading(&self) -> bool {
+        self.own.iter().any(|seat| seat.replica.state == ReplicaState::Loading && self.is_usable(seat.worker))
+    }
+
+    pub fn is_unloading(&self) -> bool {
+        self.seats().any(|seat| seat.replica.state == ReplicaState::Unloading)
+    }
+
+    /// Slots in use on a worker, over all its replicas.
+    pub fn busy_slots(&self, worker: &str) -> u32 {
+        let live = self.live.workers.get(worker);
+        live.map_or(0, |live| live.replicas.values().map(|replica| replica.slots_used).sum())
+    }
+
+    /// How many permits must come back before one more can be granted.
+    pub fn permits_to_free(&self) -> usize {
+        (self.view.permits.len() + 1).saturating_sub(self.view.max_loaded_models() as usize)
+    }
+
+    /// How many of them are on their way back already.
+    pub fn permits_leaving(&self) -> usize {
+        self.seats().filter(|seat| seat.has_permit && seat.replica.state == ReplicaState::Unloading).count()
+    }
+
+    /// Of every replica on every worker, in the order of workers and replica keys.
+    pub fn seats(&self) -> impl Iterator<Item = &Seat<'a>> {
+        self.by_worker().values().flatten()
+    }
+
+    pub fn seats_on(&self, worker: &str) -> &[Seat<'a>] {
+        self.by_worker().get(worker).map_or(&[], Vec::as_slice)
+    }
+
+    /// Where the demanded model could be loaded, if not at once.
+    pub fn places(&self) -> impl Iterator<Item = Place<'_>> {
+        let usable = self.view.workers.iter().filter(|(id, _)| self.is_usable(id));
+        usable.filter_map(|(id, record)| self.place(id, record))
+    }
+
+    pub fn now_ns(&self) -> i64 {
+        self.live.now_ns
+    }
+
+    /// Whether the worker can be told to unload something.
+    pub fn is_reachable(&self, worker: &str) -> bool {
+        self.live.workers.get(worker).is_none_or(|live| !live.is_unreachable)
+    }
+
+    fn is_usable(&self, worker: &str) -> bool {
+        let drains = |record: &WorkerRecord| record.draining;
+        let is_draining = self.view.workers.get(worker).is_none_or(|record| drains(record))
+            || self.live.workers.get(worker).is_some_and(|live| live.draining);
+        !is_draining && self.is_reachable(worker) && !self.demand.exclude.iter().any(|id| id == worker)
+    }
+
+    /// Whether a slot has the positions that are asked for, or all that the model can have.
+    fn is_enough(&self, seat: &Seat) -> bool {
+        let record = self.view.replica(seat.worker, seat.replica_key);
+        let most = record.map(|record| record.train_context_length).filter(|&most| most > 0);
+        let wanted = self.demand.context_length.min(most.unwrap_or(u32::MAX));
+        seat.replica.context_length >= wanted
+    }
+
+    fn place<'s>(&'s self, id: &'s str, record: &'s WorkerRecord) -> Option<Place<'s>> {
+        let own = self.own.iter().find(|seat| seat.worker == id);
+        let too_small = own.filter(|seat| seat.replica.state == ReplicaState::Ready && !self.is_enough(seat));
+        if own.is_some() != too_small.is_some() {
+            return None;
+        }
+        let replicas = self.seats_on(id).len();
+        Some(Place { id, record, memory_free: self.memory_free(id, record), replicas, too_small })
+    }
+
+    /// The least of what the worker reports and what its replicas should leave: a load that has just begun is not
+    /// in the report yet, and other programs are not in the sum.
+    fn memory_free(&self, id: &str, record: &WorkerRecord) -> u64 {
+        let taken: u64 = self.seats_on(id).iter().map(|seat| seat.replica.size_bytes).sum();
+        let left = memory_total(record).saturating_sub(taken);
+        let reported = self.live.workers.get(id).and_then(|live| live.memory_free_bytes);
+        reported.map_or(left, |reported| reported.min(left))
+    }
+
+    fn by_worker(&self) -> &BTreeMap<&'a str, Vec<Seat<'a>>> {
+        self.all.get_or_init(|| {
+            let records = self.view.replicas.keys().chain(self.view.permits.keys());
+            let records = records.map(|id| (id.worker.as_str(), id.replica_key.as_str()));
+            let live = self.live.workers.iter();
+            let live =
+                live.flat_map(|(id, live)| live.replicas.keys().map(|key| (id.as_str(), key.as_str())));
+            let ids: BTreeSet<(&str, &str)> = records.chain(live).collect();
+            let mut all: BTreeMap<&str, Vec<Seat>> = BTreeMap::new();
+            for (worker, replica_key) in ids {
+                all.entry(worker).or_default().extend(self.seat(worker, replica_key));
+            }
+            all
+        })
+    }
+
+    /// `None` when there is no such replica, and when its worker is gone: what a dead worker's permit holds is not
+    /// ours to use or to evict.
+    fn seat(&self, worker: &'a str, replica_key: &'a str) -> Option<Seat<'a>> {
+        self.view.workers.get(worker)?;
+        let id = ReplicaId::new(worker, replica_key);
+        let has_permit = self.view.permits.contains_key(&id);
+        let live = self.live.workers.get(worker).filter(|live| !live.is_unreachable);
+        let replica = match live {
+            Some(live) => self.reported(live, &id, has_permit),
+            None => self.recorded(&id, has_permit),
+        };
+        Some(Seat { worker, replica_key, replica: replica?, has_permit, is_live: live.is_some() })
+    }
+
+    fn reported(&self, live: &LiveWorker, id: &ReplicaId, has_permit: bool) -> Option<LiveReplica> {
+        if let Some(replica) = live.replicas.get(&id.replica_key) {
+            return Some(*replica);
+        }
+        // The worker does not list it, yet it has a permit: the load has just begun, or the unloading just ended.
+        let recorded = self.recorded(id, has_permit).filter(|_| has_permit)?;
+        let state = match recorded.state {
+            ReplicaState::Loading => ReplicaState::Loading,
+            _ => ReplicaState::Unloading,
+        };
+        Some(LiveReplica { state, ..recorded })
+    }
+
+    fn recorded(&self, id: &ReplicaId, has_permit: bool) -> Option<LiveReplica> {
+        let Some(record) = self.view.replicas.get(id) else {
+            // The permit comes before the first record.
+            return has_permit.then(LiveReplica::default);
+        };
+        Some(LiveReplica {
+            state: record.state,
+            slots: record.slots,
+            context_length: record.context_length,
+            size_bytes: record.size_bytes,
+            ..LiveReplica::default()
+        })
+    }
+}
+
+// === impl Place ===
+
+impl<'a> Place<'a> {
+    pub fn rank(&self) -> PlaceRank<'a> {
+        let has_gpu = self.record.devices.iter().any(|device| device.kind != "cpu");
+        (!has_gpu, self.replicas, Reverse(self.memory_free), self.id)
+    }
+
+    /// `u64::MAX` when the worker does not say.
+    pub fn memory_total(&self) -> u64 {
+        memory_total(self.record)
+    }
+
+    pub fn memory_to_free(&self, demand: &Demand) -> u64 {
+        demand.size_bytes.saturating_sub(self.memory_free)
+    }
+}
+
+fn memory_total(record: &WorkerRecord) -> u64 {
+    match record.memory_bytes {
+        0 => u64::MAX,
+        bytes => bytes,
+    }
+}
