@@ -13,11 +13,11 @@ pub struct KeepAlive(i64);
 /// A text that is no Go duration. The wording is Go's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    #[error("time: invalid duration \"{0}\"")]
+    #[error("time: invalid duration {}", quote(.0))]
     Invalid(String),
-    #[error("time: missing unit in duration \"{0}\"")]
+    #[error("time: missing unit in duration {}", quote(.0))]
     MissingUnit(String),
-    #[error("time: unknown unit \"{unit}\" in duration \"{text}\"")]
+    #[error("time: unknown unit {} in duration {}", quote(unit), quote(text))]
     UnknownUnit { unit: String, text: String },
 }
 
@@ -148,6 +148,16 @@ impl<'de> Visitor<'de> for KeepAliveVisitor {
     }
 }
 
+/// Go's `time` has quotes of its own: byte by byte, and plainer than those of `%q`.
+fn quote(text: &str) -> String {
+    let escaped = text.bytes().map(|byte| match byte {
+        b'"' | b'\\' => format!("\\{}", char::from(byte)),
+        0..0x20 | 0x80.. => format!("\\x{byte:02x}"),
+        _ => char::from(byte).to_string(),
+    });
+    format!("\"{}\"", escaped.collect::<String>())
+}
+
 // === parse and format ===
 
 /// Reads Go's duration syntax: a sign, then numbers with a unit each; `0` alone needs none. Nanoseconds.
@@ -186,6 +196,10 @@ fn parse_part<'a>(part: &'a str, text: &str) -> Result<(u64, &'a str), Error> {
     if whole.is_empty() && fraction.is_empty() {
         return Err(invalid());
     }
+    let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
+    if whole > MAGNITUDE_MAX {
+        return Err(invalid());
+    }
     let end = rest.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(rest.len());
     let (name, rest) = rest.split_at(end);
     if name.is_empty() {
@@ -194,7 +208,6 @@ fn parse_part<'a>(part: &'a str, text: &str) -> Result<(u64, &'a str), Error> {
     let Some(&(_, unit)) = UNITS.iter().find(|(unit, _)| *unit == name) else {
         return Err(Error::UnknownUnit { unit: name.to_owned(), text: text.to_owned() });
     };
-    let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
     let nanos = whole.checked_mul(unit).and_then(|nanos| nanos.checked_add(fraction_of(fraction, unit)));
     nanos.filter(|nanos| *nanos <= MAGNITUDE_MAX).map(|nanos| (nanos, rest)).ok_or_else(invalid)
 }
@@ -279,10 +292,12 @@ mod tests {
             ("", "time: invalid duration \"\""),
             (".s", "time: invalid duration \".s\""),
             ("x", "time: invalid duration \"x\""),
+            ("é\n\"\\", r#"time: invalid duration "\xc3\xa9\x0a\"\\""#),
             ("5 m", "time: unknown unit \" m\" in duration \"5 m\""),
             ("1d", "time: unknown unit \"d\" in duration \"1d\""),
             ("9223372036854775808ns", "time: invalid duration \"9223372036854775808ns\""),
             ("99999999999999999999h", "time: invalid duration \"99999999999999999999h\""),
+            ("99999999999999999999", "time: invalid duration \"99999999999999999999\""),
         ] {
             assert_eq!(parse(text).unwrap_err().to_string(), message);
         }

@@ -130,7 +130,8 @@ impl<'de> Deserializer<'de> for Cursor<'_, '_, 'de> {
             Node::Bool(value) => visitor.visit_bool(*value),
             Node::Number(digits) => match (digits.parse(), digits.parse()) {
                 (Ok(value), _) => visitor.visit_u64(value),
-                (_, Ok(value)) => visitor.visit_i64(value),
+                // Only a float has a zero below zero.
+                (_, Ok(value)) if value != 0 => visitor.visit_i64(value),
                 _ => visitor.visit_f64(self.float("float64")?),
             },
             Node::String(text) => visit_text(text, visitor),
@@ -147,16 +148,16 @@ impl<'de> Deserializer<'de> for Cursor<'_, '_, 'de> {
         }
     }
 
-    // Go's types say `int` where ours say `i64`.
+    // Go's types say `int` where ours say more.
     integers! {
         deserialize_i8 visit_i8 "int8"
         deserialize_i16 visit_i16 "int16"
-        deserialize_i32 visit_i32 "int32"
+        deserialize_i32 visit_i32 "int"
         deserialize_i64 visit_i64 "int"
         deserialize_u8 visit_u8 "uint8"
         deserialize_u16 visit_u16 "uint16"
-        deserialize_u32 visit_u32 "uint32"
-        deserialize_u64 visit_u64 "uint64"
+        deserialize_u32 visit_u32 "int"
+        deserialize_u64 visit_u64 "int"
     }
 
     fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {

@@ -66,8 +66,9 @@ pub struct ToolCall {
     pub function: ToolCallFunction,
 }
 
+// Ollama's struct has no name, and so its errors have none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename = "openai.ToolCallFunction")]
+#[serde(default, rename = "openai.")]
 pub struct ToolCallFunction {
     pub name: String,
     /// A JSON object, written as a string.
