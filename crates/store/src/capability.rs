@@ -1,10 +1,13 @@
-//! What a model can do, judged by everything that we know about it.
+//! What a model can do, judged by everything that we know about it, and which of its templates makes the prompts.
 
-use crate::Config;
+use template::{Go, Jinja, Kind};
+
 use crate::weights::Weights;
+use crate::{Config, Error, Name, Result};
 
 /// Where capabilities show.
 pub(crate) struct Evidence<'a> {
+    pub(crate) name: &'a Name,
     pub(crate) config: &'a Config,
     pub(crate) weights: Option<&'a Weights>,
     pub(crate) projector: Option<&'a Weights>,
@@ -14,6 +17,9 @@ pub(crate) struct Evidence<'a> {
 
 /// The capabilities in Ollama's order. An embedder has no `completion`, so chat and generate refuse it.
 pub(crate) fn detect(evidence: &Evidence<'_>) -> Vec<String> {
+    let chat_template = evidence.weights.and_then(|weights| weights.chat_template.as_deref());
+    let (go, jinja) = parse(evidence.name, evidence.template, chat_template);
+    let by_template = template::capabilities(go.as_ref(), jinja.as_ref());
     let mut found = Found(evidence.config.capabilities.clone());
     if let Some(weights) = evidence.weights {
         found.add(if weights.pools { "embedding" } else { "completion" }, true);
@@ -22,8 +28,34 @@ pub(crate) fn detect(evidence: &Evidence<'_>) -> Vec<String> {
     }
     found.add("vision", evidence.has_projector);
     found.add("audio", evidence.projector.is_some_and(|projector| projector.audio));
+    found.add("tools", by_template.tools);
+    found.add("insert", by_template.insert);
+    found.add("thinking", by_template.thinking);
     found.add("thinking", matches!(evidence.config.model_family.as_str(), "gptoss" | "gpt-oss"));
     found.0
+}
+
+/// Which of two templates makes prompts.
+pub(crate) fn choose(name: &Name, template: Option<&str>, chat_template: Option<&str>) -> Kind {
+    let (go, jinja) = parse(name, template, chat_template);
+    template::choose(go.as_ref(), jinja.as_ref())
+}
+
+/// Checks the template of a create request.
+///
+/// # Errors
+/// [`Error::Template`] with the line and the reason.
+pub(crate) fn check_template(text: &str) -> Result<()> {
+    Go::parse(text).map(drop).map_err(Error::Template)
+}
+
+/// A template that a model came with may be too new for us; the model is still good for raw prompts.
+fn parse(name: &Name, template: Option<&str>, chat_template: Option<&str>) -> (Option<Go>, Option<Jinja>) {
+    let warn = |error: &template::Error| tracing::warn!(%name, %error, "template cannot be parsed");
+    (
+        template.and_then(|text| Go::parse(text).inspect_err(warn).ok()),
+        chat_template.and_then(|text| Jinja::parse(text).inspect_err(warn).ok()),
+    )
 }
 
 struct Found(Vec<String>);
@@ -34,15 +66,4 @@ impl Found {
             self.0.push(capability.to_owned());
         }
     }
-}
-
-/// # Errors
-/// [`crate::Error::Template`] with the place and the reason.
-pub(crate) fn parse_template(_text: &str) -> crate::Result<()> {
-    Ok(())
-}
-
-/// The template that prompts are made with, as `show` prints it.
-pub(crate) fn shown_template(model: &crate::Model) -> Option<&str> {
-    model.template.as_deref().or(model.chat_template.as_deref())
 }

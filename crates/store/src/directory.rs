@@ -17,7 +17,7 @@ use crate::weights::Weights;
 use crate::{Digest, Error, Layer, Manifest, Model, Name, Result, durable};
 
 /// Docker's registry takes manifests up to this size, so no valid one is larger.
-const MAX_MANIFEST: u64 = 4 << 20;
+pub(crate) const MAX_MANIFEST: u64 = 4 << 20;
 
 /// A folder and a cache of what lies in it.
 pub(crate) struct Directory {
@@ -326,13 +326,13 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-fn read_bounded(file: File, path: &Path, field: &str, limit: u64) -> Result<Vec<u8>> {
+fn read_bounded(file: File, path: &Path, what: &'static str, limit: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
     let got = bytes.len() as u64;
     if got > limit {
         let got = fs::metadata(path).map_or(got, |metadata| metadata.len());
-        return Err(Error::TooLong { field: field.to_owned(), limit, got });
+        return Err(Error::Oversized { what, path: path.to_owned(), limit, got });
     }
     Ok(bytes)
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tempfile::NamedTempFile;
 
@@ -39,9 +39,8 @@ pub(crate) fn write(target: &Path, bytes: &[u8]) -> Result<()> {
     settle(file, target)
 }
 
-/// Makes the missing directories of `path`, each one's entry durable before the next is made. Returns the topmost
-/// one that is new.
-pub(crate) fn create_directories(path: &Path) -> Result<Option<PathBuf>> {
+/// Makes the missing directories of `path`, each one's entry durable before the next is made.
+pub(crate) fn create_directories(path: &Path) -> Result<()> {
     let missing: Vec<&Path> = path.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
     for directory in missing.iter().rev() {
         match fs::create_dir(directory) {
@@ -51,7 +50,7 @@ pub(crate) fn create_directories(path: &Path) -> Result<Option<PathBuf>> {
             Err(error) => return Err(Error::io("create directory", directory)(error)),
         }
     }
-    Ok(missing.last().map(|topmost| topmost.to_path_buf()))
+    Ok(())
 }
 
 /// Removes `directory` and its parents up to, not including, `root`, as long as they are empty.

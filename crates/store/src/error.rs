@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use api::Code;
 
+use crate::golang::quote;
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
@@ -12,20 +14,20 @@ pub enum Error {
     #[error("invalid model name")]
     Name,
     /// What `DELETE /api/delete` says about a bad name.
-    #[error("name {0:?} is invalid")]
+    #[error("name {} is invalid", quote(.0))]
     NameIn(String),
     /// What `POST /api/copy` says about a bad name.
-    #[error("source {0:?} is invalid")]
+    #[error("source {} is invalid", quote(.0))]
     Source(String),
-    #[error("destination {0:?} is invalid")]
+    #[error("destination {} is invalid", quote(.0))]
     Destination(String),
     #[error("model '{0}' not found")]
     NotFound(String),
     /// `POST /api/copy` has a text of its own.
-    #[error("model {0:?} not found")]
+    #[error("model {} not found", quote(.0))]
     SourceNotFound(String),
     /// The manifest is there, a blob that it names is not.
-    #[error("model {name:?} not found, try pulling it first")]
+    #[error("model {} not found, try pulling it first", quote(name))]
     Incomplete { name: String, digest: String },
     #[error("invalid digest format")]
     Digest,
@@ -47,17 +49,19 @@ pub enum Error {
     BlobNotFound { file: String, digest: String },
     #[error("file `{file}`: {source}")]
     Gguf { file: String, source: gguf::Error },
-    #[error("unsupported architecture {0:?}")]
+    #[error("unsupported architecture {}", quote(.0))]
     Architecture(String),
     #[error("{0} is not supported yet")]
     Unsupported(String),
     #[error("template error: {0}")]
-    Template(String),
+    Template(template::Error),
     /// Worded by the table of options.
     #[error("{0}")]
     Parameters(api::Error),
-    #[error("`{field}` must be at most {limit} bytes, got {got}")]
-    TooLong { field: String, limit: u64, got: u64 },
+    #[error("`{field}` must be at most {limit} {unit}, got {got}")]
+    TooLong { field: &'static str, unit: &'static str, limit: u64, got: u64 },
+    #[error("{what} `{}` must be at most {limit} bytes, got {got}", path.display())]
+    Oversized { what: &'static str, path: PathBuf, limit: u64, got: u64 },
     #[error("request canceled")]
     Canceled,
     #[error("{what} `{}`: {source}", path.display())]
@@ -99,7 +103,7 @@ impl Error {
             | Error::TooLong { .. } => Code::Invalid,
             Error::NotFound(_) | Error::SourceNotFound(_) | Error::Incomplete { .. } => Code::NotFound,
             Error::Canceled => Code::Canceled,
-            Error::Json { .. } | Error::Io { .. } | Error::Task => Code::Internal,
+            Error::Json { .. } | Error::Io { .. } | Error::Oversized { .. } | Error::Task => Code::Internal,
         }
     }
 }

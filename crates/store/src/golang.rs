@@ -14,7 +14,7 @@ pub(crate) fn syntax(value: &Value) -> String {
 }
 
 /// Go's `strconv.Quote`.
-fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for letter in text.chars() {
@@ -42,6 +42,16 @@ fn push(out: &mut String, prefix: &str, digits: usize, letter: char) {
     let _ = write!(out, "{prefix}{:0digits$x}", u32::from(letter));
 }
 
+/// Go's `%v` as far as a Modelfile can read it back: a whole number has neither fraction nor exponent.
+pub(crate) fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        // Rust prints a whole float without its fraction.
+        Value::Number(number) if number.is_f64() => number.as_f64().unwrap_or_default().to_string(),
+        other => other.to_string(),
+    }
+}
+
 /// Blanks and joiners that Go does not count as printable.
 fn is_invisible(letter: char) -> bool {
     matches!(letter, '\u{a0}' | '\u{ad}' | '\u{1680}' | '\u{2000}'..='\u{200f}' | '\u{2028}'..='\u{202f}'
@@ -66,6 +76,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_modelfile_gets_numbers_that_it_can_read_back() {
+        for (value, text) in [
+            (json!(4096.0), "4096"),
+            (json!(123456789), "123456789"),
+            (json!(0.7), "0.7"),
+            (json!("a b"), "a b"),
+        ] {
+            assert_eq!(plain(&value), text);
+        }
+    }
 
     #[test]
     fn values_look_like_go_syntax() {

@@ -116,6 +116,14 @@ impl Layer {
 // === impl LayerKind ===
 
 impl LayerKind {
+    /// The field of a create request that makes such a layer.
+    pub(crate) fn field(self) -> &'static str {
+        match self {
+            LayerKind::Params => "parameters",
+            other => other.suffix(),
+        }
+    }
+
     fn suffix(self) -> &'static str {
         match self {
             LayerKind::Model => "model",

@@ -60,6 +60,11 @@ impl Model {
         }
     }
 
+    /// Which of the two templates makes prompts. Parses both, so it is for `show`, not for every request.
+    pub fn template_kind(&self) -> template::Kind {
+        capability::choose(&self.name, self.template.as_deref(), self.chat_template.as_deref())
+    }
+
     pub fn can(&self, capability: &str) -> bool {
         self.capabilities.iter().any(|known| known == capability)
     }
@@ -94,14 +99,16 @@ impl Model {
         let (projector, projector_read) = reader.weights(&manifest, LayerKind::Projector);
         let template = reader.last_text(&manifest, LayerKind::Template)?;
         let digest = |kind| manifest.of_kind(kind).next().map(|layer| layer.digest.clone());
+        let capabilities = capability::detect(&capability::Evidence {
+            name: &entry.name,
+            config: &config,
+            weights: weights.as_deref(),
+            projector: projector.as_deref(),
+            has_projector: digest(LayerKind::Projector).is_some(),
+            template: template.as_deref(),
+        });
         let model = Model {
-            capabilities: capability::detect(&capability::Evidence {
-                config: &config,
-                weights: weights.as_deref(),
-                projector: projector.as_deref(),
-                has_projector: digest(LayerKind::Projector).is_some(),
-                template: template.as_deref(),
-            }),
+            capabilities,
             details: details(&manifest, &config, weights.as_deref()),
             name: entry.name.clone(),
             digest: Digest::of(&bytes).hex().to_owned(),

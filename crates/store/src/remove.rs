@@ -64,11 +64,11 @@ pub(crate) fn remove_orphans<'a>(inner: &Inner, candidates: impl IntoIterator<It
             return;
         }
     };
-    for digest in candidates {
-        if !references.digests.contains(digest) && !pins.contains_key(digest) {
-            if let Err(error) = durable::remove(&inner.directory.blob_path(digest)) {
-                tracing::warn!(%error, "blob cannot be removed");
-            }
+    let is_orphan =
+        |digest: &&&Digest| !references.digests.contains(**digest) && !pins.contains_key(**digest);
+    for digest in candidates.iter().filter(is_orphan) {
+        if let Err(error) = durable::remove(&inner.directory.blob_path(digest)) {
+            tracing::warn!(%error, "blob cannot be removed");
         }
     }
 }

@@ -3,13 +3,17 @@
 use api::ollama::{ShowRequest, ShowResponse, TensorSummary};
 use gguf::{Array, Gguf};
 use serde_json::{Map, Number, Value, json};
+use template::Kind;
 
 use crate::directory::Directory;
 use crate::modelfile::{Command, Modelfile};
-use crate::{Digest, Model, Result, capability, golang};
+use crate::{Digest, Model, Result, golang};
 
 /// Metadata that has a field of its own in the response.
 const SHOWN_ELSEWHERE: [&str; 2] = ["general.name", "tokenizer.chat_template"];
+
+/// What a model without a template does: the prompt goes in as it is. Ollama shows it like this.
+const NO_TEMPLATE: &str = "{{ .Prompt }}";
 
 pub(crate) fn show(directory: &Directory, model: &Model, request: &ShowRequest) -> Result<ShowResponse> {
     let system = if request.system.is_empty() { model.system.clone() } else { Some(request.system.clone()) };
@@ -18,7 +22,7 @@ pub(crate) fn show(directory: &Directory, model: &Model, request: &ShowRequest) 
         license: model.licenses.join("\n"),
         modelfile: modelfile(directory, model, system.as_deref(), request.options.as_ref()),
         parameters: parameters(&model.parameters),
-        template: capability::shown_template(model).unwrap_or_default().to_owned(),
+        template: template(model),
         system: system.unwrap_or_default(),
         details: model.details.clone(),
         messages: model.messages.clone(),
@@ -27,6 +31,15 @@ pub(crate) fn show(directory: &Directory, model: &Model, request: &ShowRequest) 
         capabilities: model.capabilities.clone(),
         modified_at: model.modified_at_text(),
     })
+}
+
+/// The text of the template that makes prompts.
+fn template(model: &Model) -> String {
+    let text = match model.template_kind() {
+        Kind::Jinja => &model.chat_template,
+        Kind::Go | Kind::Plain => &model.template,
+    };
+    text.as_deref().unwrap_or(NO_TEMPLATE).to_owned()
 }
 
 /// A model whose weights are damaged can still be looked at.
@@ -64,15 +77,18 @@ fn modelfile(
     commands.extend(model.weights.iter().map(|digest| Command::From(path(digest))));
     commands.extend(model.adapters.iter().map(|digest| Command::Adapter(path(digest))));
     commands.extend(model.projector.iter().map(|digest| Command::From(path(digest))));
-    commands.extend(model.template.clone().map(Command::Template));
+    // A Jinja text is no Go template: with nothing else, the new model finds it in the weights as this one did.
+    let without = model.chat_template.is_none().then(|| NO_TEMPLATE.to_owned());
+    commands.extend(model.template.clone().or(without).map(Command::Template));
     commands.extend(system.map(|text| Command::System(text.to_owned())));
     let mut parameters = model.parameters.clone();
     parameters.extend(options.cloned().unwrap_or_default());
     for (name, value) in &parameters {
-        commands.extend(each(value).into_iter().map(|value| Command::Parameter {
-            name: name.clone(),
-            value: value.as_str().map_or_else(|| value.to_string(), str::to_owned),
-        }));
+        commands.extend(
+            each(value)
+                .into_iter()
+                .map(|value| Command::Parameter { name: name.clone(), value: golang::plain(value) }),
+        );
     }
     commands.extend(model.licenses.iter().cloned().map(Command::License));
     commands.extend(

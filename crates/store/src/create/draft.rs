@@ -6,8 +6,12 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{CreateSpec, Reporter, encode, file};
+use crate::model::MAX_TEXT;
 use crate::store::Inner;
 use crate::{Config, Digest, Error, Layer, LayerKind, Model, Name, Result, capability};
+
+/// Each becomes a file. Models in the wild have three at most.
+const MAX_LICENSES: u64 = 100;
 
 /// Nothing is on disk yet, except what was there before.
 pub(super) struct Draft {
@@ -59,19 +63,20 @@ impl Draft {
     /// Lays the request over the base. An empty text means "not given".
     pub(super) fn apply(&mut self, request: &CreateRequest) -> Result<()> {
         if !request.template.is_empty() {
-            capability::parse_template(&request.template)?;
-            self.replace(LayerKind::Template, request.template.clone().into_bytes());
+            capability::check_template(&request.template)?;
+            self.replace(LayerKind::Template, request.template.clone().into_bytes())?;
         }
         if !request.system.is_empty() {
-            self.replace(LayerKind::System, request.system.clone().into_bytes());
+            self.replace(LayerKind::System, request.system.clone().into_bytes())?;
         }
         let OneOrMany(licenses) = request.license.clone().unwrap_or_default();
+        bound("license", "texts", MAX_LICENSES, licenses.len())?;
         for license in licenses.into_iter().filter(|license| !license.is_empty()) {
-            self.add(LayerKind::License, license.into_bytes());
+            self.add(LayerKind::License, license.into_bytes())?;
         }
         self.merge_parameters(request.parameters.as_ref())?;
         if !request.messages.is_empty() {
-            self.replace(LayerKind::Messages, json_line(&request.messages)?);
+            self.replace(LayerKind::Messages, json_line(&request.messages)?)?;
         }
         Ok(())
     }
@@ -124,23 +129,30 @@ impl Draft {
         // Sorted, so that the same parameters make the same blob.
         self.parameters.sort_keys();
         let bytes = json_line(&self.parameters)?;
-        self.replace(LayerKind::Params, bytes);
-        Ok(())
+        self.replace(LayerKind::Params, bytes)
     }
 
-    fn replace(&mut self, kind: LayerKind, bytes: Vec<u8>) {
+    fn replace(&mut self, kind: LayerKind, bytes: Vec<u8>) -> Result<()> {
         self.pieces.retain(|piece| piece.layer.kind() != kind);
-        self.add(kind, bytes);
+        self.add(kind, bytes)
     }
 
     /// A license that the base has already is not added twice.
-    fn add(&mut self, kind: LayerKind, bytes: Vec<u8>) {
+    fn add(&mut self, kind: LayerKind, bytes: Vec<u8>) -> Result<()> {
+        bound(kind.field(), "bytes", MAX_TEXT, bytes.len())?;
         let layer = Layer::new(kind, Digest::of(&bytes), bytes.len() as u64);
         let same = |piece: &Piece| piece.layer.kind() == kind && piece.layer.digest == layer.digest;
         if !self.pieces.iter().any(same) {
             self.pieces.push(Piece { layer, content: Content::Bytes(bytes) });
         }
+        Ok(())
     }
+}
+
+/// What is written here must be readable later.
+fn bound(field: &'static str, unit: &'static str, limit: u64, got: usize) -> Result<()> {
+    let got = got as u64;
+    if got > limit { Err(Error::TooLong { field, unit, limit, got }) } else { Ok(()) }
 }
 
 /// What Ollama can do at create and we cannot: said before anything is read.

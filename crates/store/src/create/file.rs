@@ -108,7 +108,7 @@ impl Inspector<'_> {
             }
             _ => Error::io("open blob", path)(error),
         })?;
-        let is_gguf = file.read_exact(&mut magic).is_ok() && magic.eq_ignore_ascii_case(b"GGUF");
+        let is_gguf = file.read_exact(&mut magic).is_ok() && matches!(&magic, b"GGUF" | b"FUGG");
         let extension =
             Path::new(name).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         match extension.to_ascii_lowercase().as_str() {

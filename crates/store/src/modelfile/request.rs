@@ -33,12 +33,15 @@ pub struct Prepared {
 impl Modelfile {
     /// The values that may be paths, in order: what `resolve` of [`Modelfile::into_create_request`] will be asked.
     pub fn references(&self) -> Vec<(Instruction, &str)> {
-        let reference = |command| match command {
-            &Command::From(ref value) => Some((Instruction::From, value.as_str())),
-            Command::Adapter(value) => Some((Instruction::Adapter, value.as_str())),
-            _ => None,
-        };
-        self.commands.iter().filter_map(reference).collect()
+        let mut references = Vec::new();
+        for command in &self.commands {
+            match command {
+                Command::From(value) => references.push((Instruction::From, value.as_str())),
+                Command::Adapter(value) => references.push((Instruction::Adapter, value.as_str())),
+                _ => {}
+            }
+        }
+        references
     }
 
     /// Builds the request for `model`. Finding and uploading files is the caller's job, behind `resolve`.
