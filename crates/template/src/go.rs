@@ -2,7 +2,7 @@
 //!
 //! The language is <https://pkg.go.dev/text/template>; what Ollama adds to it is described at [`modes`].
 //! Left out, each with a clear error: complex numbers, hexadecimal floats, `printf` argument indexes, calling
-//! functions that are values.
+//! functions that are values. Printed more plainly than in Go: `%+v` and `%#v` of compound values, `%x` of floats.
 
 mod ast;
 mod data;

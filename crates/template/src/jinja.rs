@@ -5,6 +5,7 @@
 //! that it is given, not with the output.
 
 mod context;
+mod python;
 mod tojson;
 
 use std::borrow::Cow;
@@ -42,7 +43,9 @@ impl Jinja {
             return Err(Error::Limit { line: 1, unit: "bytes of template", bound: MAX_SOURCE_BYTES });
         }
         let mut environment = environment().map_err(syntax_error)?;
-        let plain = without_generation_tags(source).into_owned();
+        // Python reads every line ending as a newline.
+        let lines = source.replace("\r\n", "\n").replace('\r', "\n");
+        let plain = without_generation_tags(&lines).into_owned();
         environment.add_template_owned(NAME, plain).map_err(syntax_error)?;
         let mut jinja = Jinja { source: source.to_owned(), environment, dialect: Dialect::default() };
         jinja.environment.set_fuel(Some(MAX_PROBE_STEPS));
@@ -95,7 +98,7 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_recursion_limit(MAX_DEPTH);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    python::install(&mut environment);
     environment.add_filter("tojson", tojson::filter);
     environment.add_function("raise_exception", |text: String| -> Result<Value, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, text))

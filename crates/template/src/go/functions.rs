@@ -176,6 +176,9 @@ fn length(value: &Value) -> Outcome {
 
 fn index(arguments: &Arguments<'_>) -> Outcome {
     let (first, indexes) = arguments.first()?;
+    if matches!(first, Value::Nil) {
+        return Err(fail("index of untyped nil"));
+    }
     let mut item = first.clone();
     for at in indexes {
         item = match (&item, at) {

@@ -43,10 +43,14 @@ fn radix(digits: &str) -> (u32, &str) {
     }
 }
 
-/// Underscores may stand between digits only.
+/// Underscores may stand between digits, and between a base prefix and a digit.
 fn without_underscores(digits: &str) -> Option<String> {
-    let misplaced = digits.starts_with('_') || digits.ends_with('_') || digits.contains("__");
-    (!misplaced).then(|| digits.replace('_', ""))
+    let parts: Vec<&str> = digits.split('_').collect();
+    let is_digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let all_between = parts
+        .windows(2)
+        .all(|pair| is_digit(pair[0].as_bytes().last()) && is_digit(pair[1].as_bytes().first()));
+    all_between.then(|| parts.concat())
 }
 
 /// The one character of `'c'` as a number.
@@ -140,7 +144,9 @@ mod tests {
         for (text, expected) in [("1.5", 1.5), ("1e3", 1000.0), (".5", 0.5), ("-2.", -2.0), ("0.5", 0.5)] {
             assert!(matches!(number(text), Ok(Operand::Float(found)) if found == expected), "{text}");
         }
-        for text in ["1x", "0x", "1.2.3", "-", "+-1", "1__0", "_1", "0xg", "1e", "inf", "0x-1", "1i"] {
+        for text in
+            ["1x", "0x", "1.2.3", "-", "+-1", "1__0", "_1", "1_.0", "1_", "0xg", "1e", "inf", "0x-1", "1i"]
+        {
             assert!(number(text).is_err(), "{text}");
         }
         assert_eq!(number("99999999999999999999").unwrap_err(), "99999999999999999999 overflows int");

@@ -8,7 +8,7 @@
 //! Kinder than Ollama in one thing: the last execution of a turns template may call functions and defined
 //! templates, which there fails.
 
-use super::ast::{Branch, Kind, List, Node, Operand, Pipeline};
+use super::ast::{Branch, Command, Kind, List, Node, Operand, Pipeline};
 use super::exec::Machine;
 use super::{Go, data};
 use crate::{Error, Message, Values};
@@ -132,18 +132,30 @@ fn cut_branch(branch: &Branch) -> (Branch, bool) {
 
 /// Arguments behind `.Response` go too; if a whole command goes, the action prints nothing and goes with it.
 fn cut_pipeline(pipeline: &Pipeline) -> (Option<Pipeline>, bool) {
-    let mut kept = pipeline.clone();
+    let mut kept = Pipeline { commands: Vec::new(), ..pipeline.clone() };
     let mut cut = false;
-    for command in &mut kept.commands {
-        command.args.retain(|operand| {
-            let keep = !cut;
-            cut =
-                cut || matches!(operand, Operand::Field(path) if path.iter().any(|name| name == "Response"));
-            keep
-        });
-        if command.args.is_empty() {
+    for command in &pipeline.commands {
+        let args = command.args.iter().filter_map(|operand| cut_operand(operand, &mut cut));
+        let args: Vec<Operand> = args.collect();
+        if args.is_empty() {
             return (None, cut);
         }
+        kept.commands.push(Command { line: command.line, args });
     }
     (Some(kept), cut)
+}
+
+/// Another `.Response` in the same action stays.
+fn cut_operand(operand: &Operand, cut: &mut bool) -> Option<Operand> {
+    match operand {
+        Operand::Field(path) if path.iter().any(|name| name == "Response") => *cut = true,
+        _ if *cut => return None,
+        Operand::Pipeline(inner) => {
+            let (inner, inner_cut) = cut_pipeline(inner);
+            *cut = inner_cut;
+            return inner.map(|inner| Operand::Pipeline(Box::new(inner)));
+        }
+        _ => {}
+    }
+    Some(operand.clone())
 }

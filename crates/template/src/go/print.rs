@@ -59,7 +59,9 @@ pub(super) fn write_compound<W: Write>(
         Value::Map(map) => {
             out.write_str("map[")?;
             for (at, (key, value)) in map.entries.iter().enumerate() {
-                write!(out, "{}{key}:", if at > 0 { " " } else { "" })?;
+                out.write_str(if at > 0 { " " } else { "" })?;
+                element(out, &Value::text(key.as_str()))?;
+                out.write_char(':')?;
                 element(out, value)?;
             }
             out.write_char(']')

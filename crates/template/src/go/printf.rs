@@ -38,7 +38,11 @@ pub(super) fn write(out: &mut Text, format: &str, args: &[Value]) -> Result {
             let precision = size(out, &mut characters, &mut left, "%!(BADPREC)")?;
             spec.precision = Some(precision.unwrap_or(0));
         }
-        let Some(verb) = characters.next() else { return out.write_str("%!(NOVERB)") };
+        let Some(verb) = characters.next() else {
+            out.write_str("%!(NOVERB)")?;
+            rest = "";
+            break;
+        };
         spec.verb = verb;
         match left.len() {
             _ if verb == '%' => out.write_char('%')?,
@@ -112,8 +116,8 @@ impl Spec {
 
     fn write(&self, out: &mut Text, value: &Value) -> Result {
         match value {
+            Value::Nil if "vT".contains(self.verb) => self.pad(out, "<nil>"),
             _ if self.verb == 'T' => self.pad(out, value.type_name()),
-            Value::Nil if self.verb == 'v' => self.pad(out, "<nil>"),
             Value::Nil => write!(out, "%!{}(<nil>)", self.verb),
             Value::Bool(flag) if "tv".contains(self.verb) => {
                 self.pad(out, if *flag { "true" } else { "false" })
@@ -133,10 +137,10 @@ impl Spec {
         }
     }
 
-    /// The verb does not fit the value.
+    /// The verb does not fit the value, which is printed with the same flags all the same.
     fn bad(&self, out: &mut Text, value: &Value) -> Result {
         write!(out, "%!{}({}=", self.verb, value.type_name())?;
-        print::write(out, value)?;
+        Spec { verb: 'v', ..self.clone() }.write(out, value)?;
         out.write_char(')')
     }
 
@@ -204,7 +208,8 @@ impl Spec {
     fn write_number(&self, out: &mut Text, negative: bool, prefix: &str, digits: &str) -> Result {
         let sign = match (negative, self.plus, self.space) {
             (true, _, _) => "-",
-            (_, true, _) => "+",
+            // `%+v` asks for the names of fields.
+            (_, true, _) if self.verb != 'v' => "+",
             (_, _, true) => " ",
             _ => "",
         };
@@ -212,15 +217,17 @@ impl Spec {
         // Go counts the sign but not the prefix.
         let missing = self.width.unwrap_or(0).saturating_sub(sign.len() + digits.len());
         let zeros = "0".repeat(if fills { missing } else { 0 });
-        self.pad(out, &format!("{sign}{prefix}{zeros}{digits}"))
+        let blanks = Spec { zero: false, ..self.clone() };
+        blanks.pad(out, &format!("{sign}{prefix}{zeros}{digits}"))
     }
 
-    /// `text` with blanks up to the width.
+    /// `text` filled up to the width.
     fn pad(&self, out: &mut Text, text: &str) -> Result {
         let missing = self.width.unwrap_or(0).saturating_sub(text.chars().count());
-        match self.minus {
-            true => write!(out, "{text}{:missing$}", ""),
-            false => write!(out, "{:missing$}{text}", ""),
+        match (self.minus, self.zero) {
+            (true, _) => write!(out, "{text}{:missing$}", ""),
+            (false, true) => write!(out, "{:0>missing$}{text}", ""),
+            (false, false) => write!(out, "{:missing$}{text}", ""),
         }
     }
 }
