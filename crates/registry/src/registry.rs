@@ -106,7 +106,7 @@ impl Registry {
             return Err(Error::Closed);
         }
         let shared = Arc::new(Shared::new(worker.clone()));
-        let keeper = Keeper::start(store.clone(), shared.clone(), config).await?;
+        let keeper = Keeper::start(store.clone(), shared.clone(), views.subscribe(), config).await?;
         let watches = keeper.watches();
         let (desk, requests) = Desk::new();
         let clerk = Clerk {

@@ -7,8 +7,8 @@ use tokio::time::sleep;
 
 use crate::error::{Error, Result};
 
-/// A lost compare-and-set means that somebody else made progress, so many attempts are fair. With 32 writers of
-/// one key the unluckiest of 10,000 was seen to need 30.
+/// A lost compare-and-set means that somebody else made progress, so it cannot go on for ever by itself. The bound is
+/// against a store that refuses for a reason that does not pass.
 const CONTENDED_ATTEMPTS: u32 = 100;
 
 /// Pauses that double from `least` to `most`, each cut at random to between half and all of it.

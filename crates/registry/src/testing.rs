@@ -1,7 +1,9 @@
-//! The test kit: the laws of a metadata store, and a real etcd to run them on. For the tests of this crate and of
-//! those that start whole clusters.
+//! The test kit: the laws of a metadata store, a real etcd to run them on, and a wire to cut. For the tests of this
+//! crate and of those that start whole clusters.
 
 mod etcd_server;
 pub mod laws;
+mod wire;
 
 pub use etcd_server::{EtcdServer, StartError};
+pub use wire::{Wire, WireState};

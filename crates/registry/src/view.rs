@@ -22,6 +22,8 @@ use crate::{
 pub struct ClusterView {
     /// Of the last change that this view shows.
     pub revision: i64,
+    /// How often the store was found at an older revision than before: restored from a backup, or emptied.
+    pub(crate) setbacks: u32,
     /// Set while the metadata store is out of reach.
     pub stale_since: Option<Instant>,
     /// By id.

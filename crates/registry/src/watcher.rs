@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     retry::Backoff,
@@ -108,7 +108,13 @@ impl Watcher {
             sleep(self.backoff.pause()).await;
             match self.store.range("").await {
                 Ok(snapshot) => {
-                    let view = ClusterView::from_snapshot(snapshot);
+                    let last = self.views.newest();
+                    let mut view = ClusterView::from_snapshot(snapshot);
+                    view.setbacks = last.setbacks;
+                    if view.revision < last.revision {
+                        error!(was = last.revision, is = view.revision, "metadata store has lost revisions");
+                        view.setbacks += 1;
+                    }
                     let from = view.revision + 1;
                     info!(revision = view.revision, behind = ?since.elapsed(), "view is current again");
                     self.views.publish(view);

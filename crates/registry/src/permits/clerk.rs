@@ -50,6 +50,8 @@ pub(crate) struct ClerkBooks {
 
 struct Held {
     revision: i64,
+    /// Of the view at the time of the grant.
+    setbacks: u32,
     forfeited: CancellationToken,
 }
 
@@ -105,7 +107,9 @@ impl Clerk {
             let unknown = Return { revision: None, reply: None };
             self.books.leaving.insert(replica_key.to_owned(), unknown);
         }
-        result.map(|revision| self.books.hold(ReplicaId::new(&self.worker.id, replica_key), revision))
+        let setbacks = self.view.borrow().setbacks;
+        let id = ReplicaId::new(&self.worker.id, replica_key);
+        result.map(|revision| self.books.hold(id, revision, setbacks))
     }
 
     /// Deletes what was released from the store. False when something is left to do.
@@ -146,7 +150,9 @@ impl Clerk {
         for (replica_key, held) in &self.books.held {
             let in_store = view.permits.get(&ReplicaId::new(&self.worker.id, replica_key));
             let is_there = in_store.is_some_and(|permit| permit.revision == held.revision);
-            if view.revision >= held.revision && !is_there && !held.forfeited.is_cancelled() {
+            // A view that is older than the grant proves nothing, unless the store itself went back.
+            let is_proof = view.revision >= held.revision || view.setbacks != held.setbacks;
+            if is_proof && !is_there && !held.forfeited.is_cancelled() {
                 error!(worker = self.worker.id, replica_key, "permit was reclaimed while it was held");
                 held.forfeited.cancel();
             }
@@ -170,9 +176,10 @@ impl ClerkBooks {
         self.held.contains_key(replica_key) || self.leaving.contains_key(replica_key)
     }
 
-    fn hold(&mut self, id: ReplicaId, revision: i64) -> Permit {
+    fn hold(&mut self, id: ReplicaId, revision: i64, setbacks: u32) -> Permit {
         let forfeited = CancellationToken::new();
-        self.held.insert(id.replica_key.clone(), Held { revision, forfeited: forfeited.clone() });
+        let held = Held { revision, setbacks, forfeited: forfeited.clone() };
+        self.held.insert(id.replica_key.clone(), held);
         Permit { id, revision, forfeited, returns: Some(self.returns.clone()) }
     }
 

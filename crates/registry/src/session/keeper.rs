@@ -19,6 +19,7 @@ use crate::{
     registry::Config,
     retry::Backoff,
     store::{self, Condition, LeaseId, MAX_TXN_BYTES, MAX_TXN_OPS, MetadataStore, Op, Outcome},
+    view::ClusterView,
 };
 
 /// While the store is out of reach, so that a lease is renewed as soon as it is back.
@@ -37,6 +38,7 @@ pub(crate) struct Keeper {
     /// The store's revision of our own worker record: every write is conditioned on it, so that a process which
     /// took over the id is never overwritten.
     claim: i64,
+    view: watch::Receiver<Arc<ClusterView>>,
     written: BTreeMap<String, Bytes>,
     state_sender: watch::Sender<SessionState>,
     written_sender: watch::Sender<u64>,
@@ -56,6 +58,7 @@ impl Keeper {
     pub async fn start(
         store: Arc<dyn MetadataStore>,
         shared: Arc<Shared>,
+        view: watch::Receiver<Arc<ClusterView>>,
         config: &Config,
     ) -> Result<Keeper> {
         let mut keeper = Keeper {
@@ -66,6 +69,7 @@ impl Keeper {
             lease: LeaseId(0),
             renewed: Instant::now(),
             claim: 0,
+            view,
             written: BTreeMap::new(),
             state_sender: watch::Sender::new(SessionState::Live),
             written_sender: watch::Sender::new(0),
@@ -112,6 +116,10 @@ impl Keeper {
                 () = shutdown.cancelled() => return Ok(()),
                 () = self.shared.wake.notified() => true,
                 () = sleep_until(due) => false,
+                Ok(()) = self.view.changed() => match self.is_in_view() {
+                    true => continue,
+                    false => return Err(store::Error::LeaseGone(self.lease).into()),
+                },
             };
             // A cut session writes only after a renewal, so that each pause brings one attempt and not two.
             let result = if wish && self.is_live() { self.write().await } else { self.renew().await };
@@ -128,6 +136,14 @@ impl Keeper {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// False when the view proves that our record is gone or is another's, though the lease is alive.
+    fn is_in_view(&mut self) -> bool {
+        let view = self.view.borrow_and_update();
+        let worker = self.shared.worker();
+        let is_ours = view.workers.get(&worker.id).is_some_and(|record| record.boot_id == worker.boot_id);
+        is_ours || view.is_stale() || view.revision < self.claim
     }
 
     async fn renew(&mut self) -> Result<()> {
@@ -169,7 +185,8 @@ impl Keeper {
         let item = snapshot.get(&key);
         if let Some(other) = item.and_then(|item| decode::<WorkerRecord>(&item.value).ok())
             && other.boot_id != worker.boot_id
-            && !other.is_replaced_by(&worker)
+            // Whoever has been there before gives way to whoever came later.
+            && (self.claim > 0 || !other.is_replaced_by(&worker))
         {
             return Err(Error::WorkerIdTaken { id: other.id, address: other.address });
         }

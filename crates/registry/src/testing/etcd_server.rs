@@ -100,6 +100,13 @@ impl EtcdServer {
         }
     }
 
+    /// Deletes its data while it is stopped: after the next start it is empty.
+    pub fn forget(&mut self) -> Result<(), StartError> {
+        self.stop();
+        fs::remove_dir_all(self.data_path())
+            .map_err(|error| StartError(format!("delete etcd's data: {error}")))
+    }
+
     /// Starts it again on the same data and ports, and waits until it answers.
     pub async fn restart(&mut self) -> Result<(), StartError> {
         self.stop();
@@ -122,13 +129,17 @@ impl EtcdServer {
         compact.await.map(|_| ()).map_err(|error| StartError(format!("compact etcd: {error}")))
     }
 
+    fn data_path(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
     fn spawn(&self) -> Result<Child, StartError> {
         let failed = |error| StartError(format!("start {}: {error}", self.binary.display()));
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path()).map_err(failed)?;
         let (client, peer) = (self.endpoint(), format!("http://{}", self.peer));
         Command::new(&self.binary)
             .arg("--data-dir")
-            .arg(self.folder.path().join("data"))
+            .arg(self.data_path())
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--name", "test", "--initial-cluster", &format!("test={peer}")])
