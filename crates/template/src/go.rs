@@ -1,6 +1,6 @@
 //! Go templates: Go's `text/template` with Ollama's functions, values and three ways of executing.
 //!
-//! The language is <https://pkg.go.dev/text/template>; what Ollama adds to it is described at [`modes`].
+//! The language is <https://pkg.go.dev/text/template>; what Ollama adds to it is described in `modes.rs`.
 //! Left out, each with a clear error: complex numbers, hexadecimal floats, `printf` argument indexes, calling
 //! functions that are values. Printed more plainly than in Go: `%+v` and `%#v` of compound values, `%x` of floats.
 

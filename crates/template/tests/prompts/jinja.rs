@@ -1,0 +1,245 @@
+//! Jinja: real and realistic chat templates, Python's ways, and its bounds.
+
+use crate::support::{conversation, hello, system, thinking, tools, turns};
+use template::{Jinja, Message, Think, Values};
+
+const SMOLLM2: &str = include_str!("../fixtures/smollm2.jinja");
+const GEMMA3: &str = include_str!("../fixtures/gemma3.jinja");
+const HERMES: &str = include_str!("../fixtures/hermes.jinja");
+
+fn render(template: &str, values: Values) -> String {
+    let values = Values { bos_token: "<s>".into(), eos_token: "</s>".into(), ..values };
+    Jinja::parse(template).unwrap().render(&values).unwrap()
+}
+
+fn failure(template: &str) -> String {
+    Jinja::parse(template).unwrap().render(&hello()).expect_err("the rendering must fail").to_string()
+}
+
+#[test]
+fn smollm2_renders_as_in_python() {
+    assert_eq!(
+        render(SMOLLM2, hello()),
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n\
+         <|im_start|>user\nHi <b><|im_end|>\n<|im_start|>assistant\n"
+    );
+    assert_eq!(
+        render(SMOLLM2, system()),
+        "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nOne<|im_end|>\n\
+         <|im_start|>assistant\nTwo<|im_end|>\n<|im_start|>user\nThree<|im_end|>\n<|im_start|>assistant\n"
+    );
+}
+
+#[test]
+fn gemma3_renders_as_in_python() {
+    assert_eq!(
+        render(GEMMA3, turns()),
+        "<s><start_of_turn>user\nOne<end_of_turn>\n<start_of_turn>model\nTwo<end_of_turn>\n\
+         <start_of_turn>user\nThree<end_of_turn>\n<start_of_turn>model\n"
+    );
+    assert_eq!(
+        render(GEMMA3, system()),
+        "<s><start_of_turn>user\nBe kind.\n\nOne<end_of_turn>\n<start_of_turn>model\nTwo<end_of_turn>\n\
+         <start_of_turn>user\nThree<end_of_turn>\n<start_of_turn>model\n"
+    );
+}
+
+#[test]
+fn gemma3_sees_images_as_parts() {
+    let mut values = conversation(&[("user", "What is this?")]);
+    values.messages[0].images = 2;
+    assert_eq!(
+        render(GEMMA3, values),
+        "<s><start_of_turn>user\n<start_of_image><start_of_image>What is this?<end_of_turn>\n<start_of_turn>model\n"
+    );
+}
+
+#[test]
+fn a_raised_exception_is_the_error() {
+    let values = conversation(&[("user", "a"), ("user", "b")]);
+    let error = Jinja::parse(GEMMA3).unwrap().render(&values).unwrap_err();
+    assert_eq!(error.to_string(), "line 16: Roles must alternate: user, assistant, user, ...");
+}
+
+#[test]
+fn a_round_trip_of_tools_renders_as_in_python() {
+    let expected = r#"<|im_start|>system
+<tools>
+{"type": "function", "function": {"name": "get_weather", "description": "Weather of a <city>", "parameters": {"type": "object", "required": ["city"], "properties": {"mood": {"anyOf": [{"type": "string"}, {"type": "boolean"}], "enum": ["good", "bad"]}, "city": {"type": "string", "description": "Its name"}, "days": {"type": ["integer", "null"], "description": "How many"}}}}}
+</tools><|im_end|>
+<|im_start|>user
+Weather & more?<|im_end|>
+<|im_start|>assistant
+<tool_call>
+{"name": "get_weather", "arguments": {"size": 2000000, "city": "Köln", "days": 3}}
+</tool_call><|im_end|>
+<|im_start|>user
+<tool_response>
+sunny
+</tool_response><|im_end|>
+<|im_start|>assistant
+"#;
+    assert_eq!(render(HERMES, tools()), expected);
+}
+
+#[test]
+fn arguments_are_a_mapping_and_print_as_json() {
+    let template = "{% for m in messages %}{% for c in m.tool_calls or [] %}{% set a = c.function.arguments %}\
+        {{ a }} {{ a is mapping }} {{ a is string }} {{ a.days }} {{ a.nope is defined }}\
+        {% for k, v in a.items() %} {{ k }}={{ v }}{% endfor %} {{ a|length }}{% endfor %}{% endfor %}";
+    let expected =
+        r#"{"size": 2000000, "city": "Köln", "days": 3} True False 3 False size=2000000 city=Köln days=3 3"#;
+    assert_eq!(render(template, tools()), expected);
+}
+
+#[test]
+fn thinking_is_switched_by_the_values() {
+    let template = "{{ enable_thinking is defined }} {{ enable_thinking }} {{ reasoning_effort }}";
+    assert_eq!(render(template, hello()), "False  ");
+    assert_eq!(render(template, thinking()), "True True high");
+    let off = Values { think: Some(Think::default()), ..hello() };
+    assert_eq!(render(template, off.clone()), "True False ");
+    assert_eq!(
+        render(HERMES, off),
+        "<|im_start|>user\nHi <b><|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    );
+}
+
+#[test]
+fn a_template_without_a_system_role_gets_it_in_the_next_user_message() {
+    let forgets = "{% for m in messages %}{% if m.role == 'user' %}U:{{ m.content }};\
+        {% elif m.role == 'assistant' %}A:{{ m.content }};{% endif %}{% endfor %}";
+    assert_eq!(render(forgets, system()), "U:Be kind.\nOne;A:Two;U:Three;");
+    let refuses = format!(
+        "{{% if messages[0].role == 'system' %}}{{{{ raise_exception('no') }}}}{{% endif %}}{forgets}"
+    );
+    assert_eq!(render(&refuses, system()), "U:Be kind.\nOne;A:Two;U:Three;");
+    let alone = conversation(&[("system", "Be kind.")]);
+    assert_eq!(render(forgets, alone), "U:Be kind.;");
+}
+
+#[test]
+fn a_template_that_wants_parts_gets_parts() {
+    let parts = "{% for m in messages %}{{ m.role }}:{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }}\
+        {% endif %}{% endfor %};{% endfor %}";
+    assert_eq!(render(parts, turns()), "user:One;assistant:Two;user:Three;");
+}
+
+#[test]
+fn blocks_are_trimmed_and_generation_marks_are_ignored() {
+    let template = "{% for m in messages %}\n  {% if m.role == 'user' %}\n[{{ m.content }}]\n  {% else %}\n\
+        {% generation %}\n<{{ m.content }}>\n{% endgeneration %}\n  {% endif %}\n{% endfor %}\nend\n";
+    assert_eq!(render(template, turns()), "[One]\n<Two>\n[Three]\nend");
+    assert_eq!(render("{% if true %}\r\na\r\n{% endif %}\rb", hello()), "a\nb");
+}
+
+#[test]
+fn python_is_spoken() {
+    let cases = [
+        (
+            "{{ true }} {{ none }} {{ [1, 'a', none] }} {{ {'k': 1.0} }}",
+            "True None [1, 'a', None] {'k': 1.0}",
+        ),
+        ("{{ none is iterable }} {{ 'a' is sequence }} {{ nothing | length }}", "False True 0"),
+        (
+            "{{ 'a</think>b'.split('</think>')[-1] }} {{ ' x '.strip() }} {{ 'ab'.startswith('a') }}",
+            "b x True",
+        ),
+        (
+            "{{ 'a.b.c'.rsplit('.', 1) }} {{ 'abc'.removeprefix('a') }} {{ 'abc'.removesuffix('c') }}",
+            "['a.b', 'c'] bc ab",
+        ),
+        (
+            "{{ 'a=b=c'.partition('=')[2] }} {{ 'a=b=c'.rpartition('=')[0] }} {{ 'a'.partition('x')[0] }}",
+            "b=c a=b a",
+        ),
+        ("{{ {'b': 1}.get('a', 2) }} {{ {'b': 1}.items() | list }}", "2 [('b', 1)]"),
+        (
+            "{% for i in range(9) %}{% if i == 1 %}{% continue %}{% elif i == 3 %}{% break %}{% endif %}{{ i }}{% endfor %}",
+            "02",
+        ),
+        (
+            "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
+            "1",
+        ),
+        (
+            "{{ strftime_now('%d %b %Y') }} {{ bos_token }}{{ eos_token }} {{ tools is none }}",
+            "04 Jul 2024 <s></s> True",
+        ),
+        ("{% macro f(x, y='d') %}{{ x }}{{ y }}{% endmacro %}{{ f(1) }}{{ f(1, y=2) }}", "1d12"),
+    ];
+    for (template, expected) in cases {
+        assert_eq!(render(template, hello()), expected, "{template}");
+    }
+}
+
+#[test]
+fn tojson_is_json_dumps() {
+    let cases = [
+        (r#"{{ {"b": [1, 2.0, none, true], "a": {}} | tojson }}"#, r#"{"b": [1, 2.0, null, true], "a": {}}"#),
+        (r#"{{ "é<'\n\x01" | tojson }}"#, r#""é<'\n\u0001""#),
+        (r#"{{ "é😀" | tojson(ensure_ascii=true) }}"#, r#""\u00e9\ud83d\ude00""#),
+        (
+            r#"{{ {"b": [1], "a": []} | tojson(indent=2, sort_keys=true) }}"#,
+            "{\n  \"a\": [],\n  \"b\": [\n    1\n  ]\n}",
+        ),
+        (r#"{{ [1, {"a": 2}] | tojson(separators=(",", ":")) }}"#, r#"[1,{"a":2}]"#),
+    ];
+    for (template, expected) in cases {
+        assert_eq!(render(template, hello()), expected, "{template}");
+    }
+    assert_eq!(failure("\n{{ nothing | tojson }}"), "line 2: a value of type undefined is not JSON");
+    assert_eq!(failure("{{ 1 | tojson(indent=99) }}"), "line 1: `indent` must be at most 16, got 99");
+}
+
+#[test]
+fn thinking_of_earlier_messages_is_reasoning_content() {
+    let template =
+        "{% for m in messages %}{{ m.reasoning_content }}{{ m.tool_calls is defined }};{% endfor %}";
+    assert_eq!(render(template, thinking()), "False;Hm.False;False;");
+}
+
+#[test]
+fn a_prompt_stands_for_a_message() {
+    let values = Values { prompt: "Hi".into(), system: "S".into(), ..conversation(&[]) };
+    assert_eq!(
+        render("{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}", values),
+        "system:S;user:Hi;"
+    );
+}
+
+#[test]
+fn a_template_that_does_not_parse_names_the_line() {
+    let refusal = |template: &str| Jinja::parse(template).unwrap_err().to_string();
+    assert!(refusal("a\n{% if %}").starts_with("line 2: syntax error: "), "{}", refusal("a\n{% if %}"));
+    assert_eq!(
+        refusal("{{ 1 | nofilter }"),
+        "line 1: syntax error: unexpected `}`, expected end of variable block"
+    );
+    assert_eq!(refusal(&"x".repeat((1 << 20) + 1)), "line 1: more than 1048576 bytes of template");
+}
+
+#[test]
+fn loops_recursion_and_output_are_bounded() {
+    let loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}";
+    assert_eq!(failure(loops), "line 1: more than 10000000 steps to render");
+    let fills = format!("{{% for a in range(20000) %}}{}{{% endfor %}}", "x".repeat(1000));
+    assert_eq!(failure(&fills), "line 1: more than 16777216 bytes of output");
+    let recursion = failure("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}");
+    assert!(recursion.contains("recursion limit exceeded"), "{recursion}");
+}
+
+#[test]
+fn files_cannot_be_included() {
+    let error = failure("{% include '/etc/hostname' %}");
+    assert!(error.contains("/etc/hostname"), "{error}");
+}
+
+#[test]
+fn a_tool_result_carries_name_and_id() {
+    let template = "{% for m in messages %}{% if m.role == 'tool' %}{{ m.name }} {{ m.tool_call_id }}{% endif %}\
+        {% for c in m.tool_calls or [] %}{{ c.id }} {{ c.type }} {{ c.function.name }};{% endfor %}{% endfor %}";
+    assert_eq!(render(template, tools()), "call_1 function get_weather;get_weather call_1");
+    let values = Values { messages: vec![Message::new("tool", "x")], ..conversation(&[]) };
+    assert_eq!(render("{{ messages[0].name is defined }}", values), "False");
+}
