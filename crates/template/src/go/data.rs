@@ -1,4 +1,7 @@
 //! Turns [`Values`] into what templates see: the shapes, names and text forms of Ollama's own types.
+//!
+//! One difference: since 0.14 Ollama prints a call, a tool's function and its parameters as Go structs, which no
+//! template means. Here they print as JSON, as they did before and as their authors expect.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -39,7 +42,6 @@ static TOOL_CALL: Shape = Shape {
     printed: Printed::Json,
 };
 
-/// Ollama prints this one and the next two as Go structs since 0.14, which no template meant; JSON is what they mean.
 static CALLED_FUNCTION: Shape = Shape {
     name: "ToolCallFunction",
     fields: &[field("Index", "index"), field("Name", "name"), field("Arguments", "arguments")],
