@@ -81,10 +81,6 @@ impl Directory {
         self.blobs().join(digest.file_name())
     }
 
-    pub(crate) fn has_blob(&self, digest: &Digest) -> bool {
-        self.blob_path(digest).is_file()
-    }
-
     /// All manifests with a valid name, parsed or not.
     pub(crate) fn entries(&self) -> Result<Vec<Entry>> {
         let mut found = Vec::new();

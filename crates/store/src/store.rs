@@ -11,7 +11,7 @@ use api::ollama::{Progress, ShowRequest, ShowResponse};
 use crate::create::{self, Reporter};
 use crate::directory::Directory;
 use crate::lock::Locks;
-use crate::upload::Upload;
+use crate::upload::{Upload, touch};
 use crate::{CreateSpec, Digest, Error, Model, Name, Pruned, Result, durable, remove, show};
 
 /// What an operator sets.
@@ -112,9 +112,11 @@ impl Store {
         .await
     }
 
+    /// Whether a blob is there. Who asks wants to use it, so it counts as young from now on: pruning must not take
+    /// it between this answer and the create.
     pub async fn has_blob(&self, digest: &Digest) -> bool {
-        let digest = digest.clone();
-        self.blocking(move |inner| Ok(inner.directory.has_blob(&digest))).await.unwrap_or(false)
+        let path = self.blob_path(digest);
+        self.blocking(move |_| Ok(touch(&path))).await.unwrap_or(false)
     }
 
     /// Where a blob lies or would lie.

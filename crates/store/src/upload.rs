@@ -2,6 +2,7 @@
 
 use std::fs::{self, FileTimes};
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
@@ -110,8 +111,11 @@ impl Drop for Open {
 }
 
 /// Makes a blob look new, so that pruning spares it until a manifest names it. `false` if it is not there.
-pub(crate) fn touch(path: &std::path::Path) -> bool {
+pub(crate) fn touch(path: &Path) -> bool {
     let Ok(file) = fs::File::open(path) else { return false };
+    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return false;
+    }
     // A folder that we may only read still serves its blobs.
     if let Err(error) = file.set_times(FileTimes::new().set_modified(SystemTime::now())) {
         tracing::debug!(path = %path.display(), %error, "blob cannot be touched");

@@ -81,6 +81,7 @@ impl Inspector<'_> {
         self.recognise(name, digest, &path)?;
         let file = gguf::File::open(&path).map_err(|error| match error {
             gguf::Error::Magic { .. } => Error::NotGguf,
+            gguf::Error::Io { action, path, source } => Error::Io { action, path, source },
             source => Error::Gguf { file: name.to_owned(), source },
         });
         let inspected = file.and_then(|file| self.describe(name, digest, &file)).inspect_err(|error| {
@@ -149,9 +150,5 @@ impl Inspector<'_> {
 
 /// Whether the file itself is to blame, not the moment.
 fn is_final(error: &Error) -> bool {
-    match error {
-        Error::NotGguf | Error::Architecture(_) => true,
-        Error::Gguf { source, .. } => !matches!(source, gguf::Error::Io { .. }),
-        _ => false,
-    }
+    matches!(error, Error::NotGguf | Error::Architecture(_) | Error::Gguf { .. })
 }

@@ -2,10 +2,11 @@
 
 use std::sync::mpsc;
 
-use api::ollama::CreateRequest;
+use api::ollama::{CreateRequest, Progress};
 use serde_json::{Value, json};
-use store::{CreateSpec, Digest};
+use store::{CreateSpec, Digest, Result};
 use template::Kind;
+use tokio::task::JoinHandle;
 
 use crate::fixture::{Folder, gguf, name, writer};
 
@@ -316,27 +317,49 @@ async fn many_may_create_and_delete_models_of_one_blob_at_once() {
     assert_eq!(folder.blobs(), expected);
 }
 
-#[tokio::test]
-async fn a_client_that_leaves_stops_the_create_and_nothing_stays() {
-    let folder = Folder::new();
-    folder.model("base", json!({})).await;
-    let before = folder.files();
-    let request = serde_json::from_value(json!({"model": "a", "from": "base", "system": "s"})).unwrap();
-    let spec = CreateSpec::new(request, |_| true).unwrap();
-    let (reached, at_layer) = tokio::sync::mpsc::unbounded_channel();
+/// Starts a create of `a` and returns when it has said a line that starts with `status`. It goes on when told.
+async fn paused(
+    folder: &Folder,
+    request: Value,
+    status: &'static str,
+) -> (JoinHandle<Result<()>>, mpsc::Sender<()>) {
+    let spec = CreateSpec::new(serde_json::from_value(request).unwrap(), |_| true).unwrap();
+    let (reached, mut has_reached) = tokio::sync::mpsc::unbounded_channel();
     let (go_on, may_go_on) = mpsc::channel::<()>();
     let store = folder.store.clone();
     let task = tokio::spawn(async move {
-        let progress = move |line: api::ollama::Progress| {
-            if line.status.starts_with("creating new layer") {
+        let progress = move |line: Progress| {
+            if line.status.starts_with(status) {
                 reached.send(()).unwrap();
                 may_go_on.recv().unwrap();
             }
         };
         store.create(spec, progress).await
     });
-    let mut at_layer = at_layer;
-    at_layer.recv().await.unwrap();
+    has_reached.recv().await.unwrap();
+    (task, go_on)
+}
+
+#[tokio::test]
+async fn a_create_keeps_its_blobs_when_their_only_other_user_is_deleted() {
+    let folder = Folder::new();
+    folder.model("base", json!({"system": "s"})).await;
+    let (task, go_on) = paused(&folder, json!({"model": "a", "from": "base"}), "writing manifest").await;
+    folder.delete("base").await.unwrap();
+    go_on.send(()).unwrap();
+    task.await.unwrap().unwrap();
+    let model = folder.get("a").await.unwrap();
+    assert_eq!(model.system.as_deref(), Some("s"));
+    assert!(folder.store.has_blob(model.weights.as_ref().unwrap()).await);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_stops_the_create_and_nothing_stays() {
+    let folder = Folder::new();
+    folder.model("base", json!({})).await;
+    let before = folder.files();
+    let request = json!({"model": "a", "from": "base", "system": "s"});
+    let (task, go_on) = paused(&folder, request, "creating new layer").await;
     task.abort();
     assert!(task.await.unwrap_err().is_cancelled());
     go_on.send(()).unwrap();

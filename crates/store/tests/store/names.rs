@@ -38,6 +38,10 @@ async fn of_two_spellings_that_somebody_else_made_the_exact_one_is_found() {
     for (asked, found) in [("x:two", "x:two"), ("X:two", "x:two"), ("x:ONE", "X:one"), ("X:one", "X:one")] {
         assert_eq!(folder.get(asked).await.unwrap().name.shortest(), found);
     }
+    folder.copy("a", "x:three").await.unwrap();
+    folder.copy("a", "X:four").await.unwrap();
+    assert_eq!(folder.get("x:three").await.unwrap().name.shortest(), "x:three");
+    assert_eq!(folder.get("x:four").await.unwrap().name.shortest(), "X:four");
 }
 
 #[tokio::test]

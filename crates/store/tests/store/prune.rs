@@ -101,6 +101,15 @@ async fn a_blob_that_is_uploaded_again_counts_as_young() {
 }
 
 #[tokio::test]
+async fn a_blob_that_somebody_asked_for_counts_as_young() {
+    let folder = Folder::new();
+    let old = orphan(&folder, "wanted");
+    folder.age(&old);
+    assert!(folder.store.has_blob(&Digest::of(b"wanted")).await);
+    assert_eq!(folder.store.prune().await.unwrap(), Pruned::default());
+}
+
+#[tokio::test]
 async fn a_dead_process_between_blob_and_manifest_costs_only_space() {
     let folder = Folder::new();
     folder.model("a", json!({"system": "old"})).await;
