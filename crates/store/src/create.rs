@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use api::ollama::{CreateRequest, Progress};
 
+use crate::directory::MAX_MANIFEST;
 use crate::store::{Inner, Pins};
 use crate::upload::touch;
 use crate::{Digest, Error, Layer, Manifest, Name, Result, durable, remove};
@@ -93,8 +94,10 @@ fn commit(inner: &Inner, draft: Draft, name: &Name, reporter: &Reporter) -> Resu
     }
     let (config, bytes) = draft.config_blob()?;
     written.write(&config.digest, &bytes)?;
+    let manifest = encode(&Manifest::new(config, layers))?;
+    draft::bound("manifest", "bytes", MAX_MANIFEST, manifest.len())?;
     reporter.status("writing manifest")?;
-    inner.write_manifest(name, &encode(&Manifest::new(config, layers))?)?;
+    inner.write_manifest(name, &manifest)?;
     written.keep();
     Ok(())
 }

@@ -150,7 +150,7 @@ impl Draft {
 }
 
 /// What is written here must be readable later.
-fn bound(field: &'static str, unit: &'static str, limit: u64, got: usize) -> Result<()> {
+pub(super) fn bound(field: &'static str, unit: &'static str, limit: u64, got: usize) -> Result<()> {
     let got = got as u64;
     if got > limit { Err(Error::TooLong { field, unit, limit, got }) } else { Ok(()) }
 }
