@@ -8,7 +8,12 @@ pub use status::{from_status, to_status};
 
 /// The generated code.
 pub mod v1 {
-    #![allow(clippy::all, reason = "generated")]
+    #![allow(
+        clippy::all,
+        clippy::allow_attributes_without_reason,
+        clippy::too_many_lines,
+        reason = "generated"
+    )]
     tonic::include_proto!("caravan.v1");
 }
 

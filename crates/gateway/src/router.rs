@@ -1,0 +1,121 @@
+//! The route table: which paths there are, with which methods, and what surrounds every request.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware;
+use axum::routing::{MethodFilter, MethodRouter};
+use http::Uri;
+use tower::Layer;
+use tower::util::MapRequestLayer;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::app::App;
+use crate::guard::{self, Guard};
+use crate::routes::{blobs, chat, create, embed, generate, manage, openai, status};
+use crate::{call, respond};
+
+type Methods = MethodRouter<Arc<App>>;
+
+const GET: MethodFilter = MethodFilter::GET;
+const HEAD: MethodFilter = MethodFilter::HEAD;
+const POST: MethodFilter = MethodFilter::POST;
+const DELETE: MethodFilter = MethodFilter::DELETE;
+
+/// All routes, ready to serve. The paths are forgiving: `//api/tags/` is `/api/tags`.
+pub fn router(app: Arc<App>, guard: Guard) -> Router {
+    let routes = native(openai_routes(Router::new()))
+        .fallback(|| async { respond::not_found() })
+        .layer(CatchPanicLayer::custom(respond::panicked))
+        .layer(middleware::from_fn_with_state(Arc::new(guard), guard::check))
+        .layer(middleware::from_fn(call::begin))
+        .with_state(app);
+    // A layer of the inner router would come after routing, too late to change the path.
+    Router::new().fallback_service(MapRequestLayer::new(forgive).layer(routes))
+}
+
+fn native(router: Router<Arc<App>>) -> Router<Arc<App>> {
+    router
+        .route("/", only("GET, HEAD", Methods::new().on(GET, status::running).on(HEAD, status::running)))
+        .route(
+            "/api/version",
+            only("GET, HEAD", Methods::new().on(GET, status::version).on(HEAD, status::version)),
+        )
+        .route("/api/tags", only("GET, HEAD", Methods::new().on(GET, manage::tags).on(HEAD, manage::tags)))
+        .route("/api/ps", only("GET", without_head(Methods::new().on(GET, manage::ps), "GET")))
+        .route("/api/show", only("POST", Methods::new().on(POST, manage::show)))
+        .route("/api/copy", only("POST", Methods::new().on(POST, manage::copy)))
+        .route("/api/delete", only("DELETE", Methods::new().on(DELETE, manage::delete)))
+        .route("/api/create", only("POST", Methods::new().on(POST, create::create)))
+        .route(
+            "/api/blobs/{digest}",
+            only("HEAD, POST", Methods::new().on(POST, blobs::upload).on(HEAD, blobs::exists)),
+        )
+        .route("/api/generate", only("POST", Methods::new().on(POST, generate::generate)))
+        .route("/api/chat", only("POST", Methods::new().on(POST, chat::chat)))
+        .route("/api/embed", only("POST", Methods::new().on(POST, embed::embed)))
+        .route("/api/embeddings", only("POST", Methods::new().on(POST, embed::embeddings)))
+}
+
+fn openai_routes(router: Router<Arc<App>>) -> Router<Arc<App>> {
+    router
+        .route("/v1/chat/completions", only("POST", Methods::new().on(POST, openai::chat_completions)))
+        .route("/v1/embeddings", only("POST", Methods::new().on(POST, openai::embeddings)))
+        .route("/v1/models", only("GET", without_head(Methods::new().on(GET, openai::models), "GET")))
+        .route("/v1/models/{model}", only("GET", without_head(Methods::new().on(GET, openai::model), "GET")))
+}
+
+/// Any other method is answered as Ollama's router answers it.
+fn only(allow: &'static str, methods: Methods) -> Methods {
+    methods.fallback(move || async move { respond::method_not_allowed(allow) })
+}
+
+/// axum serves HEAD with the handler of GET unless told otherwise.
+fn without_head(methods: Methods, allow: &'static str) -> Methods {
+    methods.on(HEAD, move || async move { respond::method_not_allowed(allow) })
+}
+
+/// Collapses double slashes and drops the one at the end: clients join base addresses and paths carelessly.
+fn forgive(mut request: Request) -> Request {
+    let path = request.uri().path();
+    if !path.contains("//") && (path.len() < 2 || !path.ends_with('/')) {
+        return request;
+    }
+    let mut clean = String::with_capacity(path.len());
+    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
+        clean.push('/');
+        clean.push_str(segment);
+    }
+    if clean.is_empty() {
+        clean.push('/');
+    }
+    if let Some(query) = request.uri().query() {
+        clean.push('?');
+        clean.push_str(query);
+    }
+    if let Ok(uri) = clean.parse::<Uri>() {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn careless_paths_are_forgiven_and_careful_ones_kept() {
+        for (given, expected) in [
+            ("/", "/"),
+            ("//", "/"),
+            ("/api/tags", "/api/tags"),
+            ("/api/tags/", "/api/tags"),
+            ("//api///tags//?a=b//c", "/api/tags?a=b//c"),
+            ("/api/blobs/sha256:aa/", "/api/blobs/sha256:aa"),
+        ] {
+            let request = Request::builder().uri(given).body(axum::body::Body::empty()).unwrap();
+            assert_eq!(forgive(request).uri(), expected, "{given}");
+        }
+    }
+}

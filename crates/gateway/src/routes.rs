@@ -1,0 +1,11 @@
+//! The handlers, one module per noun. Each reads a request, asks the parts that know, and shapes the answer;
+//! none writes a status number.
+
+pub mod blobs;
+pub mod chat;
+pub mod create;
+pub mod embed;
+pub mod generate;
+pub mod manage;
+pub mod openai;
+pub mod status;

@@ -1,0 +1,43 @@
+//! `POST` and `HEAD /api/blobs/:digest`: the bytes of models, streamed to the store as they come.
+
+use std::sync::Arc;
+
+use api::{Code, Error, Result};
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http_body_util::BodyExt;
+use store::Digest;
+
+use crate::app::App;
+use crate::respond::{self, Native};
+
+pub async fn exists(State(app): State<Arc<App>>, Path(digest): Path<String>) -> Result<Response, Native> {
+    let digest = Digest::parse(&digest)?;
+    if !app.store.has_blob(&digest).await {
+        return Err(Error::not_found(format!("blob {digest} not found")).into());
+    }
+    Ok(respond::empty())
+}
+
+/// A body of any length. Whatever goes wrong, a client that leaves included, the half of a blob is not kept.
+pub async fn upload(
+    State(app): State<Arc<App>>,
+    Path(digest): Path<String>,
+    mut body: Body,
+) -> Result<Response, Native> {
+    let digest = Digest::parse(&digest)?;
+    if app.store.has_blob(&digest).await {
+        return Ok(respond::empty());
+    }
+    let mut upload = app.store.upload(digest).await?;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Error::new(Code::Canceled, format!("read the blob: {error}")))?;
+        if let Ok(bytes) = frame.into_data() {
+            upload.write(bytes).await?;
+        }
+    }
+    let is_new = upload.commit().await?;
+    Ok(if is_new { StatusCode::CREATED.into_response() } else { respond::empty() })
+}
