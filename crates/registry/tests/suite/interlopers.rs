@@ -180,12 +180,8 @@ async fn a_grant_that_arrives_late_is_refused_though_nothing_else_happens() {
     *scene.interloper.next.lock().unwrap() = Some(Deed::Delay);
     scene.acquire("a").await.unwrap_err();
     let store = &scene.interloper.store;
-    let moved = async {
-        while store.range("permit-guard").await.unwrap().items.is_empty() {
-            tokio::task::yield_now().await;
-        }
-    };
-    soon("the guard", moved).await;
+    let mut moves = store.watch("permit-guard", 1).await.unwrap();
+    soon("the guard", moves.next()).await.unwrap().unwrap();
     let (conditions, ops) = scene.interloper.late.lock().unwrap().take().unwrap();
     assert_eq!(store.txn(&conditions, &ops).await, Ok(Outcome::Refused));
 }
