@@ -8,6 +8,8 @@ use std::{cmp::Reverse, collections::BTreeMap, fmt};
 use crate::{keys::ReplicaId, records::ReplicaState, view::ClusterView};
 
 mod scene;
+#[cfg(test)]
+mod tests;
 mod victims;
 
 use scene::{Scene, Seat};
@@ -129,7 +131,7 @@ fn load_without_evicting(scene: &Scene) -> Option<Plan> {
     if scene.permits_to_free() > 0 {
         return None;
     }
-    let fitting = scene.places().filter(|place| place.memory_to_free(scene.demand) == 0);
+    let fitting = scene.places().filter(|place| place.memory_missing(scene.demand.size_bytes) == 0);
     let best = fitting.min_by_key(|place| place.rank())?;
     Some(Plan::Load { worker: best.id.to_owned(), evict: Vec::new() })
 }
@@ -137,28 +139,29 @@ fn load_without_evicting(scene: &Scene) -> Option<Plan> {
 /// Finds the place whose victims are missed the least.
 fn load(scene: &Scene) -> Plan {
     let candidates = victims::candidates(scene);
-    let mut best = None;
-    let mut largest = None;
-    for place in scene.places() {
-        largest = largest.max(Some(place.memory_total()));
-        let Some(chosen) = victims::choose(scene, &candidates, &place) else { continue };
+    let options = scene.places().filter_map(|place| {
+        let chosen = victims::choose(scene, &candidates, &place)?;
         let worst = chosen.iter().map(|seat| victims::rank(seat, scene.now_ns())).max();
-        let cost = (worst, chosen.len(), place.rank());
-        if best.as_ref().is_none_or(|(least, _, _)| cost < *least) {
-            best = Some((cost, place.id, chosen));
-        }
-    }
-    match (best, largest) {
-        (Some((_, worker, chosen)), _) => {
+        Some(((worst, chosen.len(), place.rank()), place.id, chosen))
+    });
+    match options.min_by(|(a, ..), (b, ..)| a.cmp(b)) {
+        Some((_, worker, chosen)) => {
             let evict = chosen.iter().map(|seat| ReplicaId::new(seat.worker, seat.replica_key)).collect();
             Plan::Load { worker: worker.to_owned(), evict }
         }
-        (None, None) => Plan::Wait(Reason::NoWorker),
-        (None, Some(largest)) if largest < scene.demand.size_bytes => {
-            Plan::Wait(Reason::TooLarge { needed_bytes: scene.demand.size_bytes, largest_bytes: largest })
+        None => Plan::Wait(why_not(scene)),
+    }
+}
+
+fn why_not(scene: &Scene) -> Reason {
+    let needed_bytes = scene.demand.size_bytes;
+    match scene.largest_bytes() {
+        None => Reason::NoWorker,
+        Some(largest_bytes) if largest_bytes < needed_bytes => {
+            Reason::TooLarge { needed_bytes, largest_bytes }
         }
-        (None, Some(_)) if scene.is_unloading() => Plan::Wait(Reason::Unloading),
-        (None, Some(_)) => Plan::Wait(Reason::Busy),
+        Some(_) if scene.is_unloading() => Reason::Unloading,
+        Some(_) => Reason::Busy,
     }
 }
 

@@ -162,3 +162,78 @@ fn read<T: DeserializeOwned>(key: &str, value: &Bytes) -> Option<Arc<T>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*, test_runner::RngSeed};
+
+    use super::*;
+    use crate::{
+        keys,
+        memory::Memory,
+        records::encode,
+        store::{MetadataStore, Op},
+    };
+
+    const KEYS: [&str; 3] = ["a", "b/c", "%"];
+
+    /// Something that a cluster writes, or something that it should not have written.
+    fn any_op() -> impl Strategy<Value = Op> {
+        let name = || (0..KEYS.len()).prop_map(|i| KEYS[i]);
+        let key = prop_oneof![
+            name().prop_map(keys::worker),
+            (name(), name()).prop_map(|(worker, key)| keys::replica(worker, key)),
+            (name(), name()).prop_map(|(worker, key)| keys::permit(worker, key)),
+            Just(keys::LIMITS.to_owned()),
+            Just(keys::CATALOG.to_owned()),
+            Just(keys::PERMIT_GUARD.to_owned()),
+            Just("workers/".to_owned()),
+            Just("permits/one-segment".to_owned()),
+        ];
+        let value = prop_oneof![
+            3 => (0..100_u64).prop_map(|count| encode(&serde_json::json!({
+                "id": "a", "boot_id": count.to_string(), "address": "", "worker": "a", "replica_key": "b",
+                "count": count, "state": if count % 2 == 0 { "ready" } else { "melting" },
+            }))),
+            1 => vec(any::<u8>(), 0..20).prop_map(Bytes::from),
+            1 => Just(Bytes::from_static(br#"{"version":7,"record":{}}"#)),
+        ];
+        prop_oneof![
+            3 => (key.clone(), value).prop_map(|(key, value)| Op::Put { key, value, lease: None }),
+            1 => key.prop_map(Op::delete),
+        ]
+    }
+
+    fn text(view: &ClusterView) -> String {
+        format!("{:?}", (&view.workers, &view.replicas, &view.permits, &view.limits, view.catalog))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 300, rng_seed: RngSeed::Fixed(43), failure_persistence: None, ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn the_view_by_changes_is_the_view_by_snapshot(ops in vec(any_op(), 0..40), at in 0..40_usize) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            runtime.block_on(async {
+                let store = Memory::new();
+                let (before, after) = ops.split_at(at.min(ops.len()));
+                for op in before {
+                    store.txn(&[], std::slice::from_ref(op)).await.unwrap();
+                }
+                let snapshot = store.range("").await.unwrap();
+                let mut watch = store.watch("", snapshot.revision + 1).await.unwrap();
+                let mut view = ClusterView::from_snapshot(snapshot);
+                for op in after {
+                    store.txn(&[], std::slice::from_ref(op)).await.unwrap();
+                }
+                let end = store.range("").await.unwrap();
+                while view.revision < end.revision {
+                    view.apply(watch.next().await.unwrap().unwrap());
+                }
+                assert_eq!(text(&view), text(&ClusterView::from_snapshot(end)));
+            });
+        }
+    }
+}

@@ -39,7 +39,9 @@ pub(super) struct Seat<'a> {
 pub(super) struct Place<'a> {
     pub id: &'a str,
     record: &'a WorkerRecord,
-    memory_free: u64,
+    /// What its replicas take, those included that are on their way in or out.
+    memory_taken: u64,
+    memory_reported_free: Option<u64>,
     replicas: usize,
     /// The demanded model with too small a context, which would have to go first.
     pub too_small: Option<&'a Seat<'a>>,
@@ -103,6 +105,12 @@ impl<'a> Scene<'a> {
         usable.filter_map(|(id, record)| self.place(id, record))
     }
 
+    /// The memory of the largest worker that would take the model; `None` when there is no such worker.
+    pub fn largest_bytes(&self) -> Option<u64> {
+        let usable = self.view.workers.iter().filter(|(id, _)| self.is_usable(id));
+        usable.map(|(_, record)| memory_total(record)).max()
+    }
+
     pub fn now_ns(&self) -> i64 {
         self.live.now_ns
     }
@@ -133,17 +141,15 @@ impl<'a> Scene<'a> {
         if own.is_some() != too_small.is_some() {
             return None;
         }
-        let replicas = self.seats_on(id).len();
-        Some(Place { id, record, memory_free: self.memory_free(id, record), replicas, too_small })
-    }
-
-    /// The least of what the worker reports and what its replicas should leave: a load that has just begun is not
-    /// in the report yet, and other programs are not in the sum.
-    fn memory_free(&self, id: &str, record: &WorkerRecord) -> u64 {
-        let taken: u64 = self.seats_on(id).iter().map(|seat| seat.replica.size_bytes).sum();
-        let left = memory_total(record).saturating_sub(taken);
-        let reported = self.live.workers.get(id).and_then(|live| live.memory_free_bytes);
-        reported.map_or(left, |reported| reported.min(left))
+        let seats = self.seats_on(id);
+        Some(Place {
+            id,
+            record,
+            memory_taken: seats.iter().map(|seat| seat.replica.size_bytes).sum(),
+            memory_reported_free: self.live.workers.get(id).and_then(|live| live.memory_free_bytes),
+            replicas: seats.len(),
+            too_small,
+        })
     }
 
     fn by_worker(&self) -> &BTreeMap<&'a str, Vec<Seat<'a>>> {
@@ -209,19 +215,25 @@ impl<'a> Scene<'a> {
 impl<'a> Place<'a> {
     pub fn rank(&self) -> PlaceRank<'a> {
         let has_gpu = self.record.devices.iter().any(|device| device.kind != "cpu");
-        (!has_gpu, self.replicas, Reverse(self.memory_free), self.id)
+        let left = memory_total(self.record).saturating_sub(self.memory_taken);
+        let free = self.memory_reported_free.map_or(left, |reported| reported.min(left));
+        (!has_gpu, self.replicas, Reverse(free), self.id)
     }
 
-    /// `u64::MAX` when the worker does not say.
-    pub fn memory_total(&self) -> u64 {
-        memory_total(self.record)
-    }
-
-    pub fn memory_to_free(&self, demand: &Demand) -> u64 {
-        demand.size_bytes.saturating_sub(self.memory_free)
+    /// By how much the model does not fit yet: the worse of what the worker reports and of what the sum says. A
+    /// load that has just begun is not in the report, and other programs are not in the sum.
+    pub fn memory_missing(&self, size_bytes: u64) -> u64 {
+        if size_bytes == 0 {
+            return 0;
+        }
+        let all = self.memory_taken.saturating_add(size_bytes);
+        let by_sum = all.saturating_sub(memory_total(self.record));
+        let by_report = self.memory_reported_free.map_or(0, |free| size_bytes.saturating_sub(free));
+        by_sum.max(by_report)
     }
 }
 
+/// `u64::MAX` when the worker does not say.
 fn memory_total(record: &WorkerRecord) -> u64 {
     match record.memory_bytes {
         0 => u64::MAX,

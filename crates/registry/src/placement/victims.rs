@@ -56,7 +56,7 @@ fn free_memory<'s, 'a>(
     place: &Place<'s>,
     chosen: &mut Vec<&'s Seat<'a>>,
 ) -> Option<()> {
-    let needed = place.memory_to_free(scene.demand);
+    let needed = place.memory_missing(scene.demand.size_bytes);
     if needed == 0 {
         return Some(());
     }

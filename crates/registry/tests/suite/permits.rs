@@ -1,6 +1,6 @@
 //! Contract C1, case by case. The races are in `races`.
 
-use registry::{Error, Limits, Pins, Registry, ReplicaId, WorkerRecord, testing::WireState};
+use registry::{Error, Limits, Pins, Registry, ReplicaId, SessionState, WorkerRecord, testing::WireState};
 
 use crate::{
     ground::{Ground, announce, soon, view, worker},
@@ -126,7 +126,7 @@ async fn a_grant_whose_answer_is_lost_leaves_no_permit_behind(ground: &Ground) {
         }
     };
     soon("nothing behind", gone).await;
-    let _permit = soon("a permit", acquire(&registry, &session, "a")).await;
+    registry.acquire_permit(&session, "a").await.unwrap();
 }
 
 async fn a_permit_that_cannot_be_given_back_now_is_given_back_later(ground: &Ground) {
@@ -148,18 +148,9 @@ async fn a_session_that_is_cut_off_gets_no_permit(ground: &Ground) {
     let error = registry.acquire_permit(&session, "a").await.unwrap_err();
     assert!(error.is_retryable(), "{error}");
     wire.set(WireState::Whole);
-    soon("a permit", acquire(&registry, &session, "a")).await;
-}
-
-/// Asks until there is one.
-async fn acquire(registry: &Registry, session: &registry::Session, replica_key: &str) -> registry::Permit {
-    loop {
-        match registry.acquire_permit(session, replica_key).await {
-            Ok(permit) => return permit,
-            Err(error) => assert!(error.is_retryable(), "{error}"),
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    let mut state = session.watch_state();
+    soon("the session", state.wait_for(|state| *state == SessionState::Live)).await.unwrap();
+    registry.acquire_permit(&session, "a").await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -191,7 +182,7 @@ async fn a_caller_that_leaves_leaves_no_permit_behind() {
             tokio::task::yield_now().await;
         }
     }
-    let _last = soon("a permit", acquire(&registry, &session, "last")).await;
+    let _last = registry.acquire_permit(&session, "last").await.unwrap();
     view(&registry, "only the last one", |view| {
         view.permits.keys().collect::<Vec<_>>() == [&ReplicaId::new("w", "last")]
     })

@@ -61,7 +61,7 @@ async fn conditions(factory: &dyn Factory) {
         (at("never", new), false),
     ];
     for (condition, holds) in cases {
-        let outcome = store.txn(&[condition.clone()], &[put("other", "x")]).await.unwrap();
+        let outcome = store.txn(std::slice::from_ref(&condition), &[put("other", "x")]).await.unwrap();
         assert_eq!(matches!(outcome, Outcome::Committed { .. }), holds, "{condition:?}");
     }
 }
