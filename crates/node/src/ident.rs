@@ -10,10 +10,15 @@ const ALPHABET: &[u8] = b"23456789abcdefghjkmnpqrstuvwxyz";
 
 /// The host name and a random suffix: two processes on one machine, or a pod and its successor, differ.
 pub fn id() -> String {
-    let host = gethostname::gethostname().to_string_lossy().to_lowercase();
+    let host = host_name();
     let plain: String = host.chars().map(|c| if is_plain(c) { c } else { '-' }).take(64).collect();
     let plain = if plain.is_empty() { "node" } else { &plain };
     format!("{plain}-{}", random(6))
+}
+
+/// What this machine calls itself, in lower case.
+pub fn host_name() -> String {
+    gethostname::gethostname().to_string_lossy().to_lowercase()
 }
 
 /// 26 characters of 31 are 128 bits: no two processes ever share one.

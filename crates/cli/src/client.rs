@@ -1,0 +1,140 @@
+//! The HTTP client of the commands: requests, error texts and NDJSON streams of an Ollama-speaking server.
+
+use anyhow::{Context, Result, anyhow, bail};
+use futures::{Stream, StreamExt, TryStreamExt};
+use reqwest::{Method, Response, StatusCode};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// A line of a stream above this is no answer of ours: what Ollama's own client allows.
+const MAX_LINE_BYTES: usize = 8 << 20;
+
+/// Speaks to one server.
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+}
+
+/// What the server answered instead of the wished for: its status and its `error` text.
+#[derive(Debug)]
+pub struct Refused {
+    pub status: StatusCode,
+    pub message: String,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Whether a call failed because the server does not know the thing.
+pub fn is_not_found(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Refused>().is_some_and(|refused| refused.status == StatusCode::NOT_FOUND)
+}
+
+impl Client {
+    /// `base` is a URL without a trailing slash; its path is kept as a prefix.
+    pub fn new(base: String) -> Result<Client> {
+        // An error only says that this process has a provider already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("caravan/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .context("set up the HTTP client")?;
+        Ok(Client { http, base })
+    }
+
+    /// Checks that somebody listens, so that every command fails with one and the same advice.
+    pub async fn check(&self) -> Result<()> {
+        let answer = self.http.head(format!("{}/", self.base)).send().await;
+        match answer {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_connect() => {
+                bail!("could not connect to a server at {}, run 'caravan serve' to start it", self.base)
+            }
+            Err(error) => Err(error).with_context(|| format!("ask {}", self.base)),
+        }
+    }
+
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let response = self.http.get(format!("{}{path}", self.base)).send().await?;
+        Ok(accepted(response).await?.json().await?)
+    }
+
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        Ok(self.send(Method::POST, path, body).await?.json().await?)
+    }
+
+    /// Sends a JSON body; the answer's own body is left to the caller.
+    pub async fn send(&self, method: Method, path: &str, body: &impl Serialize) -> Result<Response> {
+        let response = self.http.request(method, format!("{}{path}", self.base)).json(body).send().await?;
+        accepted(response).await
+    }
+
+    pub async fn has_blob(&self, digest: &str) -> Result<bool> {
+        let response = self.http.head(format!("{}/api/blobs/{digest}", self.base)).send().await?;
+        Ok(response.status().is_success())
+    }
+
+    /// Uploads a blob of `length` bytes.
+    pub async fn upload(&self, digest: &str, length: u64, body: reqwest::Body) -> Result<()> {
+        let url = format!("{}/api/blobs/{digest}", self.base);
+        let request = self.http.post(url).header(reqwest::header::CONTENT_LENGTH, length).body(body);
+        accepted(request.send().await?).await?;
+        Ok(())
+    }
+
+    /// Posts and yields each line of the answer. A line with `error` ends the stream with that error.
+    pub async fn stream<T: DeserializeOwned, B: Serialize>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<impl Stream<Item = Result<T>> + use<T, B>> {
+        let response = self.send(Method::POST, path, body).await?;
+        Ok(lines(response).map(|line| line.and_then(|line| parse_line(&line))))
+    }
+}
+
+async fn accepted(response: Response) -> Result<Response> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let text = response.text().await.unwrap_or_default();
+    let message = serde_json::from_str::<serde_json::Value>(&text)
+        .ok()
+        .and_then(|value| value.get("error")?.as_str().map(str::to_owned))
+        .unwrap_or_else(|| format!("{status}: {}", text.trim()));
+    Err(Refused { status, message }.into())
+}
+
+fn parse_line<T: DeserializeOwned>(line: &[u8]) -> Result<T> {
+    let value: serde_json::Value = serde_json::from_slice(line).context("read a line of the answer")?;
+    if let Some(error) = value.get("error") {
+        return Err(anyhow!("{}", error.as_str().unwrap_or("the server reported an error without a text")));
+    }
+    Ok(serde_json::from_value(value)?)
+}
+
+fn lines(response: Response) -> impl Stream<Item = Result<Vec<u8>>> {
+    let chunks = response.bytes_stream().map_err(anyhow::Error::from).boxed();
+    futures::stream::try_unfold((chunks, Vec::new()), |(mut chunks, mut pending)| async move {
+        loop {
+            if let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+                let rest = pending.split_off(end + 1);
+                pending.truncate(end);
+                return Ok(Some((pending, (chunks, rest))));
+            }
+            match chunks.try_next().await? {
+                Some(chunk) => pending.extend_from_slice(&chunk),
+                None if pending.is_empty() => return Ok(None),
+                None => return Ok(Some((pending, (chunks, Vec::new())))),
+            }
+            if pending.len() > MAX_LINE_BYTES {
+                bail!("a line of the answer is longer than {MAX_LINE_BYTES} bytes");
+            }
+        }
+    })
+}

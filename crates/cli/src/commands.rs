@@ -1,0 +1,13 @@
+//! The client's verbs.
+
+mod create;
+mod manage;
+mod run;
+mod show;
+mod tables;
+
+pub use create::create;
+pub use manage::{copy, remove, stop};
+pub use run::run;
+pub use show::show;
+pub use tables::{list, ps};

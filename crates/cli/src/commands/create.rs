@@ -1,0 +1,201 @@
+//! `create`: reads the Modelfile here, uploads the files that it names, lets the server do the rest.
+
+use std::{
+    fs::File,
+    io::{IsTerminal, stderr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use api::ollama::Progress;
+use futures::{StreamExt, TryStreamExt};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use store::{
+    Digest, Modelfile,
+    modelfile::{Instruction, Source},
+};
+use tokio_util::io::ReaderStream;
+
+use crate::{args::CreateArgs, client::Client};
+
+/// How often a spinner turns.
+const TICK: Duration = Duration::from_millis(100);
+
+pub async fn create(client: &Client, arguments: &CreateArgs) -> Result<()> {
+    let path = &arguments.file;
+    let Ok(bytes) = std::fs::read(path) else { bail!("specified Modelfile wasn't found") };
+    let modelfile = Modelfile::parse_bytes(&bytes)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+
+    let screen = Screen::new();
+    let mut sources = Vec::new();
+    for (instruction, value) in modelfile.references() {
+        sources.push(resolve(client, &screen, folder, (instruction, value)).await?);
+    }
+    let mut sources = sources.into_iter();
+    let prepared = modelfile.into_create_request(&arguments.model, |_, _| -> Result<Source> {
+        sources.next().context("every reference was resolved")
+    })?;
+    for warning in prepared.warnings {
+        screen.say(&warning);
+    }
+    let mut lines = std::pin::pin!(client.stream::<Progress, _>("/api/create", &prepared.request).await?);
+    let mut last = String::new();
+    while let Some(line) = lines.next().await {
+        let line = line?;
+        screen.show(&line);
+        last = line.status;
+    }
+    ensure!(last == "success", "the server ended the answer before it was done, after {last:?}");
+    screen.finish(&last);
+    Ok(())
+}
+
+/// A value that names a file is uploaded; one that does not is a model.
+async fn resolve(
+    client: &Client,
+    screen: &Screen,
+    folder: &Path,
+    (instruction, value): (Instruction, &str),
+) -> Result<Source> {
+    let path = expand(folder, value);
+    if !path.exists() {
+        ensure!(
+            instruction == Instruction::From && !looks_like_a_path(value),
+            "{} does not exist",
+            path.display()
+        );
+        return Ok(Source::Model(value.to_owned()));
+    }
+    ensure!(
+        path.is_file(),
+        "{} is a folder; only a GGUF file can be read so far, convert the model to GGUF first",
+        path.display()
+    );
+    let name = path.file_name().context("the path names a file")?.to_string_lossy().into_owned();
+    let digest = digest(screen, &path)?;
+    if !client.has_blob(&digest.to_string()).await? {
+        upload(client, screen, &path, &digest).await?;
+    }
+    Ok(Source::Files(vec![(name, digest)]))
+}
+
+fn looks_like_a_path(value: &str) -> bool {
+    value.starts_with(['/', '.', '~']) || value.ends_with(".gguf")
+}
+
+/// Absolute, below the home folder, or beside the Modelfile.
+fn expand(folder: &Path, value: &str) -> PathBuf {
+    match value.strip_prefix("~/") {
+        Some(rest) => std::env::home_dir().unwrap_or_default().join(rest),
+        None => folder.join(value),
+    }
+}
+
+fn digest(screen: &Screen, path: &Path) -> Result<Digest> {
+    let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+    let bar = screen.bar("gathering model components", file.metadata()?.len());
+    let digest =
+        Digest::of_reader(bar.wrap_read(file)).with_context(|| format!("read {}", path.display()))?;
+    bar.finish_and_clear();
+    Ok(digest)
+}
+
+async fn upload(client: &Client, screen: &Screen, path: &Path, digest: &Digest) -> Result<()> {
+    /// Large enough that the system calls do not count, small enough that the bar moves.
+    const CHUNK_BYTES: usize = 1 << 20;
+    let file = tokio::fs::File::open(path).await?;
+    let length = file.metadata().await?.len();
+    let bar = screen.bar(&format!("copying file {digest}"), length);
+    let moving = bar.clone();
+    let chunks = ReaderStream::with_capacity(file, CHUNK_BYTES)
+        .inspect_ok(move |chunk| moving.inc(chunk.len() as u64));
+    client.upload(&digest.to_string(), length, reqwest::Body::wrap_stream(chunks)).await?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Bars and spinners on a terminal; plain lines elsewhere.
+struct Screen {
+    is_terminal: bool,
+    spinner: ProgressBar,
+}
+
+impl Screen {
+    fn new() -> Screen {
+        let is_terminal = stderr().is_terminal();
+        let spinner = ProgressBar::new_spinner().with_style(style("{msg} {spinner}"));
+        spinner.set_draw_target(target(is_terminal));
+        spinner.enable_steady_tick(TICK);
+        Screen { is_terminal, spinner }
+    }
+
+    fn bar(&self, message: &str, length: u64) -> ProgressBar {
+        if !self.is_terminal {
+            eprintln!("{message}");
+        }
+        let look = "{msg}: {percent:>3}% ▕{wide_bar}▏ {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta}";
+        let bar = ProgressBar::new(length).with_style(style(look)).with_message(message.to_owned());
+        bar.set_draw_target(target(self.is_terminal));
+        bar
+    }
+
+    fn show(&self, progress: &Progress) {
+        self.spinner.set_message(progress.status.clone());
+        if !self.is_terminal {
+            eprintln!("{}", progress.status);
+        }
+    }
+
+    fn say(&self, text: &str) {
+        self.spinner.suspend(|| eprintln!("{text}"));
+    }
+
+    fn finish(&self, last: &str) {
+        self.spinner.finish_and_clear();
+        if self.is_terminal {
+            eprintln!("{last}");
+        }
+    }
+}
+
+fn style(look: &str) -> ProgressStyle {
+    ProgressStyle::with_template(look)
+        .expect("the look is a constant that a test draws")
+        .progress_chars("██ ")
+}
+
+fn target(is_terminal: bool) -> ProgressDrawTarget {
+    if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_beside_the_modelfile() {
+        assert_eq!(expand(Path::new("/a/b"), "./m.gguf"), Path::new("/a/b/./m.gguf"));
+        assert_eq!(expand(Path::new("/a/b"), "/m.gguf"), Path::new("/m.gguf"));
+        assert!(!expand(Path::new("/a/b"), "~/m.gguf").starts_with("/a/b"));
+    }
+
+    #[test]
+    fn a_value_without_a_file_is_a_model_unless_it_reads_as_a_path() {
+        assert!(looks_like_a_path("./m") && looks_like_a_path("~/m") && looks_like_a_path("m.gguf"));
+        assert!(!looks_like_a_path("llama3.2:1b") && !looks_like_a_path("me/model"));
+    }
+
+    #[test]
+    fn digesting_reads_the_whole_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        std::fs::write(&path, "hello").unwrap();
+        let digest = digest(&Screen::new(), &path).unwrap();
+        assert_eq!(
+            digest.to_string(),
+            "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+        );
+    }
+}

@@ -1,0 +1,108 @@
+//! The roles put together: bind, start what the role has, tell that it is ready, and end in order.
+
+mod parts;
+mod settings;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use node::{Metrics, Setting, Shutdown, Sources, admin, config::text, shutdown::Limits, telemetry};
+use registry::{Etcd, EtcdConfig, Memory, MetadataStore, Registry};
+use tokio::net::TcpListener;
+
+pub use self::settings::{Role, Settings};
+use crate::args::RoleArgs;
+
+/// Requests that run when the process is told to stop have 30 s (gateway and worker); this is how long the process
+/// waits for the two.
+const DRAIN: Duration = Duration::from_secs(40);
+/// Leases are revoked and connections closed in moments; what hangs here hangs for ever.
+const STOP: Duration = Duration::from_secs(5);
+
+const FILE: Setting<String> = Setting::new("config", &["CARAVAN_CONFIG"], "the path of a file", text);
+
+/// Reads every setting and starts the log; nothing is bound yet.
+pub fn prepare(role: Role, flags: &RoleArgs, sources: Sources) -> Result<Settings> {
+    telemetry::init(&telemetry::Options::read(&sources)?);
+    let sources = match sources.read(&FILE, flags.config.as_deref())? {
+        Some(path) => sources.with_file(Path::new(&path), &settings::NAMES)?,
+        None => sources,
+    };
+    let settings = Settings::read(role, flags, &sources)?;
+    match (role, settings.etcd.is_empty()) {
+        (Role::Serve, false) => {
+            bail!(
+                "`--etcd` must not be given to serve, a whole installation by itself; run gateway and worker with it"
+            )
+        }
+        (Role::Gateway | Role::Worker, true) => {
+            bail!("`--etcd` must be given to a {}; on one machine 'caravan serve' needs none", role.name())
+        }
+        _ => Ok(settings),
+    }
+}
+
+/// Runs the role until it is told to stop.
+pub fn run(role: Role, settings: Settings) -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("start the async runtime")?;
+    runtime.block_on(live(role, settings))
+}
+
+async fn live(role: Role, settings: Settings) -> Result<()> {
+    let shutdown = Shutdown::default();
+    shutdown.obey_signals().context("listen to signals")?;
+    let listener = bind(&settings.listen).await?;
+    let admin_listener = bind(&settings.admin_listen).await?;
+    let (listen, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
+
+    let metadata = metadata_store(&settings).await?;
+    let config = registry::Config { id: settings.id.clone(), ..registry::Config::default() };
+    let registry = Registry::start(metadata, config).await.context("start the registry")?;
+    let metrics = Metrics::new(role.name(), env!("CARGO_PKG_VERSION"));
+    let readiness = admin::Readiness::default();
+    let parts =
+        parts::Parts { settings: &settings, registry: &registry, shutdown: &shutdown, metrics: &metrics };
+    match role {
+        Role::Worker => {
+            parts.worker(Some((listener, listen))).await?;
+        }
+        Role::Gateway => {
+            parts.gateway(listener, None, readiness.condition("worker")).await?;
+        }
+        Role::Serve => {
+            let channel = parts.worker(None).await?;
+            let gateway = parts.gateway(listener, Some(channel), readiness.condition("worker")).await?;
+            // A single process says that it is ready when it can answer.
+            let mut changes = gateway.changes();
+            while gateway.workers() == 0 && !shutdown.is_draining() {
+                changes.changed().await.context("the gateway ended before it was ready")?;
+            }
+        }
+    }
+    admin::serve(admin_listener, readiness, &shutdown, metrics);
+    tracing::info!(role = role.name(), %listen, %admin, id = %settings.id, store = %settings.store.display(), "ready");
+
+    let ended = shutdown.ended(Limits { drain: DRAIN, stop: STOP }).await;
+    registry.close().await;
+    match ended {
+        Ok(()) => tracing::info!("ended"),
+        Err(unfinished) => tracing::warn!(%unfinished, "ended"),
+    }
+    Ok(())
+}
+
+async fn bind(address: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("listen on {address}; another process may have the port, choose another by its flag")
+    })
+}
+
+async fn metadata_store(settings: &Settings) -> Result<Arc<dyn MetadataStore>> {
+    if settings.etcd.is_empty() {
+        return Ok(Arc::new(Memory::new()));
+    }
+    let mut config = EtcdConfig::new(settings.etcd.clone(), settings.cluster.clone());
+    settings.etcd_access.apply(&mut config);
+    let etcd = Etcd::connect(&config).await;
+    Ok(Arc::new(etcd.with_context(|| format!("connect to etcd at {}", settings.etcd.join(",")))?))
+}

@@ -1,0 +1,153 @@
+//! The parts of a role: a worker, a gateway, and the tasks around them.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::{Context, Result};
+use gateway::{Gateway, Handle};
+use node::{Metrics, Shutdown, admin::Condition};
+use registry::{Device, Registry, WorkerRecord};
+use store::{Store, StoreConfig};
+use tokio::net::TcpListener;
+use tonic::transport::Channel;
+use worker::{CandleLoader, Loader, ScriptedLoader, Worker};
+
+use super::Settings;
+
+/// One gateway removes what no model needs any more; the others find the lock taken and leave it to that one.
+const PRUNE_LOCK: &str = "prune";
+
+/// What every part needs.
+pub struct Parts<'a> {
+    pub settings: &'a Settings,
+    pub registry: &'a Registry,
+    pub shutdown: &'a Shutdown,
+    pub metrics: &'a Metrics,
+}
+
+impl Parts<'_> {
+    /// Starts a worker, on TCP or for this process alone; answers the channel to it.
+    pub async fn worker(&self, listener: Option<(TcpListener, SocketAddr)>) -> Result<Channel> {
+        let settings = self.settings;
+        let (listener, address) = match listener {
+            Some((listener, bound)) => {
+                (Some(listener), settings.advertise.clone().unwrap_or_else(|| bound.to_string()))
+            }
+            None => (None, WorkerRecord::IN_PROCESS.to_owned()),
+        };
+        let mut config = worker::Config {
+            id: settings.id.clone(),
+            address,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            devices: vec![Device { kind: "cpu".to_owned(), ..Device::default() }],
+            ..worker::Config::default()
+        };
+        if let Some(keep_alive) = settings.keep_alive {
+            config.keep_alive = worker::KeepAlive::from_ns(keep_alive.nanos());
+        }
+        if settings.context_length > 0 {
+            config.context_length = settings.context_length as usize;
+        }
+        let worker = Worker::start(config, self.loader()?, self.registry.clone()).await?;
+        let channel = worker.in_process_channel();
+        let stop = self.shutdown.drain_token();
+        let shutdown = self.shutdown.clone();
+        self.shutdown.serve("worker", async move {
+            if let Err(error) = worker.serve(listener, stop).await {
+                tracing::error!(%error, "the worker has died");
+                shutdown.begin();
+            }
+        });
+        Ok(channel)
+    }
+
+    fn loader(&self) -> Result<Arc<dyn Loader>> {
+        let settings = self.settings;
+        if settings.scripted {
+            let tokens_per_second = settings.tokens_per_second as f64;
+            return Ok(Arc::new(ScriptedLoader { config: worker::scripted::Config { tokens_per_second } }));
+        }
+        let store = self.open_store()?;
+        Ok(Arc::new(CandleLoader { store, threads: settings.threads, tier: settings.tier }))
+    }
+
+    fn open_store(&self) -> Result<Store> {
+        let root = self.settings.store.clone();
+        let config = StoreConfig { prune: self.settings.prune, ..StoreConfig::from(root) };
+        Store::open(config)
+            .with_context(|| format!("open the models folder {}", self.settings.store.display()))
+    }
+
+    /// Starts a gateway; `channel` leads to the worker of this process.
+    pub async fn gateway(
+        &self,
+        listener: TcpListener,
+        channel: Option<Channel>,
+        has_worker: Condition,
+    ) -> Result<Handle> {
+        let settings = self.settings;
+        let store = self.open_store()?;
+        let limits =
+            self.registry.set_limits_from_environment(settings.limits).await.context("write the limits")?;
+        tracing::info!(?limits, "limits of the cluster");
+        let config = gateway::Config {
+            origins: settings.origins.clone(),
+            host_name: node::ident::host_name(),
+            keep_alive: None,
+            context_length: settings.context_length,
+            load_timeout: settings.load_timeout,
+            channels: channel
+                .map(|channel| (WorkerRecord::IN_PROCESS.to_owned(), channel))
+                .into_iter()
+                .collect(),
+            ..gateway::Config::new(engine::is_supported)
+        };
+        let gateway = Gateway::new(config, self.registry.clone(), store.clone())?;
+        let handle = gateway.handle();
+        handle.measure(self.metrics);
+        self.follow(&handle, has_worker);
+        self.prune(store);
+        let (stop, shutdown) = (self.shutdown.drain_token(), self.shutdown.clone());
+        self.shutdown.serve("gateway", async move {
+            if let Err(error) = gateway.serve(listener, stop).await {
+                tracing::error!(%error, "the gateway has died");
+                shutdown.begin();
+            }
+        });
+        Ok(handle)
+    }
+
+    /// Keeps the readiness true: a gateway without a worker can list models but not run any.
+    fn follow(&self, handle: &Handle, has_worker: Condition) {
+        let (handle, stop) = (handle.clone(), self.shutdown.stop_token());
+        self.shutdown.support("readiness", async move {
+            let mut changes = handle.changes();
+            loop {
+                if handle.workers() > 0 {
+                    has_worker.set_met();
+                } else {
+                    has_worker.set_missing("no worker can be reached");
+                }
+                if stop.run_until_cancelled(changes.changed()).await.is_none() {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn prune(&self, store: Store) {
+        let (registry, stop) = (self.registry.clone(), self.shutdown.drain_token());
+        self.shutdown.support("prune", async move {
+            let pruned = stop.run_until_cancelled(async {
+                let lock = registry.lock(PRUNE_LOCK).await.context("take the lock")?;
+                let pruned = store.prune().await.context("remove unused blobs")?;
+                lock.release().await;
+                anyhow::Ok(pruned)
+            });
+            match pruned.await {
+                Some(Ok(pruned)) => tracing::debug!(?pruned, "pruned the store"),
+                Some(Err(error)) => tracing::warn!(error = format!("{error:#}"), "cannot prune the store"),
+                None => {}
+            }
+        });
+    }
+}

@@ -1,0 +1,294 @@
+//! What an operator can set, under all of its names, and how it becomes the configuration of a role.
+
+use std::{net::ToSocketAddrs, path::PathBuf};
+
+use api::KeepAlive;
+use engine::Tier;
+use node::{
+    Host, Setting, Sources,
+    config::{Result, ollama_bool, ollama_duration, one_of, strict_bool, text, uint},
+    ident,
+};
+use registry::{EtcdConfig, Limits};
+
+use crate::args::RoleArgs;
+
+/// Which of the roles reads its settings: the addresses differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Serve,
+    Gateway,
+    Worker,
+}
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Serve => "serve",
+            Role::Gateway => "gateway",
+            Role::Worker => "worker",
+        }
+    }
+}
+
+/// The keys of the file.
+pub const NAMES: [&str; 10] =
+    ["listen", "advertise", "admin-listen", "etcd", "cluster", "store", "id", "device", "threads", "engine"];
+
+/// How to come in where etcd asks who we are.
+#[derive(Clone, Debug, Default)]
+pub struct EtcdAccess {
+    user: Option<String>,
+    password: Option<String>,
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+/// Everything that was set, or its default.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `host:port` to bind.
+    pub listen: String,
+    pub advertise: Option<String>,
+    pub admin_listen: String,
+    /// Empty: the metadata store is in this process.
+    pub etcd: Vec<String>,
+    pub etcd_access: EtcdAccess,
+    pub cluster: String,
+    pub store: PathBuf,
+    pub id: String,
+    pub threads: usize,
+    /// `None` = the best that the processor has.
+    pub tier: Option<Tier>,
+    pub scripted: bool,
+    pub tokens_per_second: u64,
+    pub keep_alive: Option<KeepAlive>,
+    /// `None` = no bound.
+    pub load_timeout: Option<std::time::Duration>,
+    pub context_length: u32,
+    pub origins: Vec<String>,
+    pub prune: bool,
+    pub limits: Limits,
+}
+
+/// How many threads anybody may ask for: more than any machine has.
+const MAX_THREADS: u64 = 1024;
+/// A stall of a load longer than this ends it.
+const LOAD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(300);
+
+const LISTEN: Setting<Host> =
+    Setting::new("listen", &["OLLAMA_HOST"], "host:port", Host::parse_strict).ollama(Host::parse_ollama);
+const WORKER_LISTEN: Setting<String> =
+    Setting::new("listen", &["CARAVAN_WORKER_LISTEN"], "host:port", host_and_port);
+const ADVERTISE: Setting<String> =
+    Setting::new("advertise", &["CARAVAN_ADVERTISE"], "host:port", host_and_port);
+const ADMIN_LISTEN: Setting<String> =
+    Setting::new("admin-listen", &["CARAVAN_ADMIN_LISTEN"], "host:port", host_and_port);
+const ETCD: Setting<Vec<String>> =
+    Setting::new("etcd", &["CARAVAN_ETCD"], "http(s)://host:port, separated by commas", endpoints);
+const CLUSTER: Setting<String> =
+    Setting::new("cluster", &["CARAVAN_CLUSTER"], "1 to 80 letters, digits, `-`, `_` or `.`", ident::parse);
+const STORE: Setting<PathBuf> =
+    Setting::new("store", &["CARAVAN_STORE", "OLLAMA_MODELS"], "the path of a folder", folder);
+const ID: Setting<String> =
+    Setting::new("id", &["CARAVAN_ID"], "1 to 80 letters, digits, `-`, `_` or `.`", ident::parse);
+const DEVICE: Setting<&str> =
+    Setting::new("device", &["CARAVAN_DEVICE"], "cpu or auto", |text| one_of(&["cpu", "auto"], text));
+const THREADS: Setting<u64> =
+    Setting::new("threads", &["CARAVAN_THREADS"], "a number from 1 to 1024", |text| {
+        uint(text).filter(|threads| (1..=MAX_THREADS).contains(threads))
+    });
+const TIER: Setting<Tier> =
+    Setting::new("", &["CARAVAN_CPU"], "scalar, avx2 or avx512, and the processor's", |text| {
+        Tier::from_name(text).filter(|tier| tier.is_available())
+    });
+const ENGINE: Setting<&str> = Setting::new("engine", &["CARAVAN_ENGINE"], "candle or scripted", |text| {
+    one_of(&["candle", "scripted"], text)
+});
+const TOKENS_PER_SECOND: Setting<u64> =
+    Setting::new("", &["CARAVAN_SCRIPTED_TOKENS_PER_SECOND"], "a number; 0 = as fast as it can", uint);
+const KEEP_ALIVE: Setting<KeepAlive> =
+    Setting::new("", &["OLLAMA_KEEP_ALIVE"], "a duration such as 5m", ollama_duration);
+const STALL: Setting<KeepAlive> =
+    Setting::new("", &["OLLAMA_LOAD_TIMEOUT"], "a duration such as 5m", ollama_duration);
+const CONTEXT_LENGTH: Setting<u64> = Setting::new("", &["OLLAMA_CONTEXT_LENGTH"], "a number", small);
+const ORIGINS: Setting<String> = Setting::new("", &["OLLAMA_ORIGINS"], "origins separated by commas", text);
+const NO_PRUNE: Setting<bool> =
+    Setting::new("", &["OLLAMA_NOPRUNE"], "a bool", strict_bool).ollama(ollama_bool);
+const MAX_LOADED: Setting<u64> = Setting::new("", &["OLLAMA_MAX_LOADED_MODELS"], "a number", small);
+const PARALLEL: Setting<u64> = Setting::new("", &["OLLAMA_NUM_PARALLEL"], "a number", small);
+const MAX_QUEUE: Setting<u64> = Setting::new("", &["OLLAMA_MAX_QUEUE"], "a number", small);
+
+// === impl Settings ===
+
+impl Settings {
+    /// # Errors
+    /// The key, its source, its bound and the value of the first setting that is wrong.
+    pub fn read(role: Role, flags: &RoleArgs, sources: &Sources) -> Result<Settings> {
+        let number = |setting: &Setting<u64>| Ok(sources.read(setting, None)?.unwrap_or_default() as u32);
+        let admin = if role == Role::Worker { "127.0.0.1:11501" } else { "127.0.0.1:11435" };
+        // Asked for so that a wrong one is told; the CPU is the only one in this build.
+        sources.read(&DEVICE, flags.device.as_deref())?;
+        let origins = sources.read(&ORIGINS, None)?.unwrap_or_default();
+        Ok(Settings {
+            listen: listen(role, flags, sources)?,
+            advertise: sources.read(&ADVERTISE, flags.advertise.as_deref())?,
+            admin_listen: sources
+                .read(&ADMIN_LISTEN, flags.admin_listen.as_deref())?
+                .unwrap_or_else(|| admin.to_owned()),
+            etcd: sources.read(&ETCD, flags.etcd.as_deref())?.unwrap_or_default(),
+            etcd_access: EtcdAccess::read(sources),
+            cluster: sources
+                .read(&CLUSTER, flags.cluster.as_deref())?
+                .unwrap_or_else(|| "default".to_owned()),
+            store: sources.read(&STORE, flags.store.as_deref())?.unwrap_or_else(default_store),
+            id: sources.read(&ID, flags.id.as_deref())?.unwrap_or_else(ident::id),
+            threads: sources
+                .read(&THREADS, flags.threads.as_deref())?
+                .map_or_else(physical_cores, |n| n as usize),
+            tier: sources.read(&TIER, None)?,
+            scripted: sources.read(&ENGINE, flags.engine.as_deref())? == Some("scripted"),
+            tokens_per_second: sources.read(&TOKENS_PER_SECOND, None)?.unwrap_or_default(),
+            keep_alive: sources.read(&KEEP_ALIVE, None)?,
+            load_timeout: sources.read(&STALL, None)?.map_or(Some(LOAD_TIMEOUT), stall),
+            context_length: number(&CONTEXT_LENGTH)?,
+            origins: origins.split(',').filter(|origin| !origin.is_empty()).map(str::to_owned).collect(),
+            prune: !sources.read(&NO_PRUNE, None)?.unwrap_or_default(),
+            limits: Limits {
+                max_loaded_models: number(&MAX_LOADED)?,
+                num_parallel: number(&PARALLEL)?,
+                max_queue: sources.read(&MAX_QUEUE, None)?.map_or(Limits::default().max_queue, |n| n as u32),
+            },
+        })
+    }
+}
+
+impl EtcdAccess {
+    fn read(sources: &Sources) -> EtcdAccess {
+        let text = |name: &str| sources.variable(name).map(str::to_owned);
+        EtcdAccess {
+            user: text("CARAVAN_ETCD_USER"),
+            password: text("CARAVAN_ETCD_PASSWORD"),
+            ca: text("CARAVAN_ETCD_CA").map(PathBuf::from),
+            cert: text("CARAVAN_ETCD_CERT").map(PathBuf::from),
+            key: text("CARAVAN_ETCD_KEY").map(PathBuf::from),
+        }
+    }
+
+    pub fn apply(&self, config: &mut EtcdConfig) {
+        let EtcdAccess { user, password, ca, cert, key } = self.clone();
+        (config.user, config.password) = (user, password);
+        (config.ca, config.cert, config.key) = (ca, cert, key);
+    }
+}
+
+fn listen(role: Role, flags: &RoleArgs, sources: &Sources) -> Result<String> {
+    let flag = flags.listen.as_deref();
+    if role == Role::Worker {
+        return Ok(sources.read(&WORKER_LISTEN, flag)?.unwrap_or_else(|| "127.0.0.1:11500".to_owned()));
+    }
+    Ok(sources.read(&LISTEN, flag)?.unwrap_or_default().bind_address())
+}
+
+fn host_and_port(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':')?;
+    port.parse::<u16>().ok()?;
+    // A name is looked up when it is used; brackets must be those of an address.
+    let is_address = !host.contains(['[', ']', ':']) || text.to_socket_addrs().is_ok();
+    (!host.is_empty() && is_address).then(|| text.to_owned())
+}
+
+fn endpoints(text: &str) -> Option<Vec<String>> {
+    let is_url = |part: &&str| {
+        let address = part.strip_prefix("http://").or_else(|| part.strip_prefix("https://"));
+        address.is_some_and(|address| host_and_port(address.trim_end_matches('/')).is_some())
+    };
+    let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    let all = !parts.is_empty() && parts.iter().all(is_url);
+    all.then(|| parts.into_iter().map(str::to_owned).collect())
+}
+
+/// A path, or a `file://` URL. Other schemes are no folder of ours.
+fn folder(text: &str) -> Option<PathBuf> {
+    let path = text.strip_prefix("file://").unwrap_or(text);
+    (!path.is_empty() && !path.contains("://")).then(|| PathBuf::from(path))
+}
+
+fn small(text: &str) -> Option<u64> {
+    uint(text).filter(|number| u32::try_from(*number).is_ok())
+}
+
+/// Zero and less mean that a load may stall for ever.
+fn stall(duration: KeepAlive) -> Option<std::time::Duration> {
+    duration.duration().filter(|duration| !duration.is_zero())
+}
+
+fn default_store() -> PathBuf {
+    std::env::home_dir().unwrap_or_else(|| PathBuf::from(".")).join(".ollama/models")
+}
+
+/// Two threads of one core share its arithmetic units: the kernels gain nothing from the second.
+fn physical_cores() -> usize {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let siblings = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list");
+    let per_core = siblings.map_or(1, |list| list.trim().split([',', '-']).count().max(1));
+    (threads / per_core).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(role: Role, flags: &RoleArgs, environment: &[(&str, &str)]) -> Result<Settings> {
+        let pairs = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Settings::read(role, flags, &Sources::new(pairs))
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_ollama() {
+        let settings = read(Role::Serve, &RoleArgs::default(), &[]).unwrap();
+        assert_eq!(settings.listen, "127.0.0.1:11434");
+        assert_eq!(settings.admin_listen, "127.0.0.1:11435");
+        assert_eq!(settings.limits, Limits { max_loaded_models: 0, num_parallel: 0, max_queue: 512 });
+        assert!(settings.store.ends_with(".ollama/models") && settings.prune && settings.etcd.is_empty());
+    }
+
+    #[test]
+    fn a_worker_listens_elsewhere() {
+        let settings = read(Role::Worker, &RoleArgs::default(), &[("OLLAMA_HOST", "0.0.0.0")]).unwrap();
+        assert_eq!(
+            (settings.listen.as_str(), settings.admin_listen.as_str()),
+            ("127.0.0.1:11500", "127.0.0.1:11501")
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_by_key_bound_value_and_source() {
+        let flags = RoleArgs { etcd: Some("localhost:2379".to_owned()), ..RoleArgs::default() };
+        assert_eq!(
+            read(Role::Gateway, &flags, &[]).unwrap_err().to_string(),
+            "`--etcd` must be http(s)://host:port, separated by commas, got \"localhost:2379\" (command line)"
+        );
+        assert_eq!(
+            read(Role::Worker, &RoleArgs::default(), &[("CARAVAN_THREADS", "0")]).unwrap_err().to_string(),
+            "`CARAVAN_THREADS` must be a number from 1 to 1024, got \"0\" (environment)"
+        );
+        assert!(read(Role::Worker, &RoleArgs::default(), &[("CARAVAN_DEVICE", "cuda:0")]).is_err());
+        assert!(read(Role::Worker, &RoleArgs::default(), &[("CARAVAN_STORE", "s3://bucket")]).is_err());
+    }
+
+    #[test]
+    fn junk_of_ollama_is_passed_over() {
+        let settings = read(Role::Serve, &RoleArgs::default(), &[("OLLAMA_MAX_QUEUE", "many")]).unwrap();
+        assert_eq!(settings.limits.max_queue, 512);
+    }
+
+    #[test]
+    fn addresses_have_a_port() {
+        assert!(host_and_port("[::1]:80").is_some() && host_and_port("worker-0.workers:11500").is_some());
+        for wrong in ["worker", "worker:", ":80", "worker:99999", "::1:80:"] {
+            assert!(host_and_port(wrong).is_none(), "{wrong}");
+        }
+    }
+}
