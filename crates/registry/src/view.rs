@@ -111,16 +111,9 @@ impl ClusterView {
                 let permit = HeldPermit { revision, record: read(key, value) };
                 Arc::make_mut(&mut self.permits).insert(id, permit);
             }
-            Key::Limits => {
-                if let Some(record) = read(key, value) {
-                    self.limits = record;
-                }
-            }
-            Key::Catalog => {
-                if let Some(record) = read::<CatalogRecord>(key, value) {
-                    self.catalog = record.count;
-                }
-            }
+            // What cannot be read is as if it were not there, for everybody alike.
+            Key::Limits => self.limits = read(key, value).unwrap_or_default(),
+            Key::Catalog => self.catalog = read::<CatalogRecord>(key, value).unwrap_or_default().count,
             Key::Other => return false,
         }
         true

@@ -1,5 +1,7 @@
 //! What etcd's errors mean to us: which may be tried again, and which never will work.
 
+use std::error::Error as StdError;
+
 use etcd_client::{Error as EtcdError, WatchResponse};
 use tonic::{Code, Status};
 
@@ -13,7 +15,10 @@ pub(super) fn convert(error: EtcdError) -> Error {
         EtcdError::InvalidArgs(why) | EtcdError::EndpointError(why) => Error::Invalid(why),
         EtcdError::InvalidUri(error) => Error::Invalid(format!("etcd endpoint: {error}")),
         EtcdError::InvalidMetadataValue(error) => Error::Invalid(format!("etcd token: {error}")),
-        error => Error::Unavailable(with_sources(&error)),
+        EtcdError::TransportError(error) => {
+            Error::Unavailable(with_sources(error.to_string(), error.source()))
+        }
+        error => Error::Unavailable(error.to_string()),
     }
 }
 
@@ -32,19 +37,22 @@ fn from_status(status: &Status) -> Error {
     let why = status.message().to_owned();
     match status.code() {
         Code::NotFound if why.contains("lease not found") => Error::LeaseGone(LeaseId(0)),
-        Code::InvalidArgument if why.contains("authentication failed") => Error::Denied(why),
+        // What etcd says to a wrong password, and to none at all.
+        Code::InvalidArgument
+            if why.contains("authentication failed") || why.contains("user name is empty") =>
+        {
+            Error::Denied(why)
+        }
         Code::Unauthenticated | Code::PermissionDenied => Error::Denied(why),
         Code::InvalidArgument | Code::Unimplemented => Error::Invalid(why),
         // A page of a range whose revision was compacted meanwhile: the range is taken anew.
         Code::OutOfRange => Error::Unavailable(why),
-        _ => Error::Unavailable(with_sources(status)),
+        _ => Error::Unavailable(with_sources(why, status.source())),
     }
 }
 
 /// "transport error" alone says nothing; what is below it does.
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
+fn with_sources(mut text: String, mut source: Option<&(dyn StdError + 'static)>) -> String {
     while let Some(error) = source {
         let more = error.to_string();
         if !text.contains(&more) {

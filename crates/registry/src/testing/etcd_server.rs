@@ -2,7 +2,9 @@
 //! will, gone at the end.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -33,7 +35,8 @@ pub struct EtcdServer {
     folder: TempDir,
     client: SocketAddr,
     peer: SocketAddr,
-    extra: Vec<String>,
+    /// With `ca.pem`, `server.pem` and `server-key.pem`.
+    certs: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -46,20 +49,24 @@ pub struct StartError(String);
 
 impl EtcdServer {
     pub async fn start() -> Result<EtcdServer, StartError> {
-        EtcdServer::start_with(&[]).await
+        EtcdServer::start_on_free_ports(None).await
     }
 
-    /// With further arguments for etcd.
-    pub async fn start_with(extra: &[&str]) -> Result<EtcdServer, StartError> {
+    /// One that speaks TLS only, to clients with a certificate only. The folder holds `ca.pem`, and for server and
+    /// client `server.pem`, `server-key.pem`, `client.pem` and `client-key.pem`.
+    pub async fn start_with_certs(folder: &Path) -> Result<EtcdServer, StartError> {
+        EtcdServer::start_on_free_ports(Some(folder.to_owned())).await
+    }
+
+    async fn start_on_free_ports(certs: Option<PathBuf>) -> Result<EtcdServer, StartError> {
         let binary = find_binary()?;
-        let extra: Vec<String> = extra.iter().map(|&text| text.to_owned()).collect();
         let mut attempts = 0;
         loop {
             let folder =
                 tempfile::tempdir().map_err(|error| StartError(format!("temporary folder: {error}")))?;
             let (client, peer) = (free_address()?, free_address()?);
-            let binary = binary.clone();
-            let mut server = EtcdServer { binary, folder, client, peer, extra: extra.clone(), child: None };
+            let (binary, certs) = (binary.clone(), certs.clone());
+            let mut server = EtcdServer { binary, folder, client, peer, certs, child: None };
             attempts += 1;
             match server.restart().await {
                 Ok(()) => return Ok(server),
@@ -76,11 +83,15 @@ impl EtcdServer {
 
     /// What `--etcd` takes.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.client)
+        let scheme = if self.certs.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.client)
     }
 
     pub fn config(&self, cluster: &str) -> EtcdConfig {
-        EtcdConfig::new(vec![self.endpoint()], cluster)
+        let config = EtcdConfig::new(vec![self.endpoint()], cluster);
+        let Some(certs) = &self.certs else { return config };
+        let (cert, key) = (certs.join("client.pem"), certs.join("client-key.pem"));
+        EtcdConfig { ca: Some(certs.join("ca.pem")), cert: Some(cert), key: Some(key), ..config }
     }
 
     pub async fn connect(&self, cluster: &str) -> store::Result<Etcd> {
@@ -129,6 +140,17 @@ impl EtcdServer {
         compact.await.map(|_| ()).map_err(|error| StartError(format!("compact etcd: {error}")))
     }
 
+    /// From now on only this password opens it, for the user `root`.
+    pub async fn require_password(&self, password: &str) -> Result<(), StartError> {
+        let enable = async {
+            let mut client = Client::connect([self.endpoint()], None).await?;
+            client.user_add("root", password, None).await?;
+            client.user_grant_role("root", "root").await?;
+            client.auth_enable().await
+        };
+        enable.await.map(|_| ()).map_err(|error| StartError(format!("enable etcd's authentication: {error}")))
+    }
+
     fn data_path(&self) -> PathBuf {
         self.folder.path().join("data")
     }
@@ -144,7 +166,7 @@ impl EtcdServer {
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--name", "test", "--initial-cluster", &format!("test={peer}")])
             .args(TIMING)
-            .args(&self.extra)
+            .args(self.certs.iter().flat_map(|folder| tls_arguments(folder)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(failed)?)
             .stderr(log)
@@ -194,6 +216,14 @@ impl Drop for EtcdServer {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn tls_arguments(folder: &Path) -> Vec<OsString> {
+    let files = [("cert", "server"), ("key", "server-key"), ("trusted-ca", "ca")];
+    let named = files.into_iter().flat_map(|(flag, file)| {
+        [format!("--{flag}-file").into(), folder.join(format!("{file}.pem")).into_os_string()]
+    });
+    named.chain(["--client-cert-auth".into()]).collect()
 }
 
 fn find_binary() -> Result<PathBuf, StartError> {

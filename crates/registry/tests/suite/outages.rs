@@ -111,7 +111,11 @@ async fn an_etcd_that_is_not_there_is_named() {
     let mut config = EtcdConfig::new(vec!["http://127.0.0.1:1".into()], "test");
     config.connect_timeout = Duration::from_millis(300);
     let error = soon("an answer", Etcd::connect(&config)).await.unwrap_err();
-    assert!(error.is_retryable() && error.to_string().contains("http://127.0.0.1:1"), "{error}");
+    let text = error.to_string();
+    assert!(
+        error.is_retryable() && text.contains("http://127.0.0.1:1") && text.contains("refused"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
