@@ -107,11 +107,6 @@ impl Cluster {
         replicas.collect()
     }
 
-    /// Whether a worker has a replica in any state. One that cannot be asked has none that we could use.
-    pub fn has(&self, worker: &str, replica_key: &str) -> bool {
-        self.lock().get(worker).is_some_and(|peer| peer.replica(replica_key).is_some())
-    }
-
     /// What placement must know about the workers beyond their records.
     pub fn live(&self) -> BTreeMap<String, LiveWorker> {
         let now = Instant::now();

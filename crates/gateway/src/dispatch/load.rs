@@ -1,21 +1,23 @@
 //! Loading a replica: one gateway at a time per model, victims first, then the load itself with its progress.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
 
 use api::{Code, Error, Result};
 use protocol::v1::{LoadRequest, ReplicaStatus, UnloadRequest};
 use registry::ReplicaId;
-use registry::placement::{self, Plan};
+use registry::placement::{self, Plan, Reason};
 
 use crate::admission::{LoadFailure, Loaded};
 use crate::errand::Errand;
 
-use super::{Avoided, Shared};
+use super::{Avoided, LOOK_AGAIN, Shared};
 
 impl Shared {
-    /// Loads the model where placement says. It looks again once it holds the lock: another gateway may have loaded
-    /// the model meanwhile, and then there is nothing to do.
+    /// Loads the model where placement says, after making room there. Plans only once it holds the lock, and again
+    /// after every change: another gateway may have loaded the model meanwhile, another model may have taken the
+    /// place that was made.
     pub(super) async fn load_somewhere(
         &self,
         errand: &Errand,
@@ -24,24 +26,57 @@ impl Shared {
     ) -> Result<Loaded, LoadFailure> {
         let lock = self.registry.lock(&format!("load/{}", errand.replica_key())).await;
         let lock = lock.map_err(|error| LoadFailure { link: None, error: error.into() })?;
-        let demand = self.demand(errand, avoid, has_loaded);
-        let plan = placement::plan(&self.registry.view(), &self.live(), &demand);
-        let outcome = match plan {
-            Plan::Load { worker, evict } => {
-                let link = self.cluster.link(&worker);
-                let loaded = async {
-                    for victim in &evict {
-                        self.evict(victim).await?;
-                    }
-                    self.load_on(errand, &worker, errand.first_keep_alive_ns).await?;
-                    Ok(Loaded::Here)
-                };
-                loaded.await.map_err(|error| LoadFailure { link, error })
-            }
-            Plan::Use(_) | Plan::Wait(_) => Ok(Loaded::Changed),
-        };
+        let outcome = self.make_room_and_load(errand, avoid, has_loaded).await;
         lock.release().await;
         outcome
+    }
+
+    async fn make_room_and_load(
+        &self,
+        errand: &Errand,
+        avoid: &Avoided,
+        has_loaded: bool,
+    ) -> Result<Loaded, LoadFailure> {
+        let mut evicted = BTreeSet::new();
+        loop {
+            let mut changes = self.cluster.changes();
+            let demand = self.demand(errand, avoid, has_loaded);
+            match placement::plan(&self.registry.view(), &self.live(), &demand) {
+                Plan::Load { worker, evict } if evict.is_empty() => {
+                    let link = self.cluster.link(&worker);
+                    let loaded = self.load_on(errand, &worker, errand.first_keep_alive_ns).await;
+                    return loaded.map(|()| Loaded::Here).map_err(|error| LoadFailure { link, error });
+                }
+                Plan::Load { evict, .. } => {
+                    for victim in evict {
+                        if evicted.insert((victim.worker.clone(), victim.replica_key.clone())) {
+                            self.evict(&victim).await;
+                        }
+                    }
+                }
+                Plan::Wait(Reason::Unloading) if !evicted.is_empty() => {}
+                Plan::Use(_) | Plan::Wait(_) => return Ok(Loaded::Changed),
+            }
+            // Until the victims are gone. One that was loaded again at once would be waited for in vain.
+            if tokio::time::timeout(LOOK_AGAIN, changes.changed()).await.is_err() {
+                return Ok(Loaded::Changed);
+            }
+        }
+    }
+
+    /// Asks for the end of a replica. Whether it ends is seen in the status of its worker, and a worker that cannot
+    /// be asked has none that stands in the way.
+    async fn evict(&self, victim: &ReplicaId) {
+        let ReplicaId { worker, replica_key } = victim;
+        let Some(mut client) = self.cluster.client(worker) else { return };
+        let request = UnloadRequest { replica_key: replica_key.clone() };
+        match client.unload(request).await {
+            Ok(_) => tracing::info!(worker, replica_key, "evicting a model to make room"),
+            Err(status) => {
+                let error = protocol::from_status(&status);
+                tracing::warn!(worker, replica_key, %error, "cannot evict a model");
+            }
+        }
     }
 
     /// Asks one worker to have it loaded, and waits until it is.
@@ -78,20 +113,6 @@ impl Shared {
         tracing::debug!(worker, model = ready.name, slots = ready.slots, "model is loaded");
         self.cluster.learn(worker, ready);
         Ok(())
-    }
-
-    /// Unloads a replica and waits until its memory and its permit are free.
-    async fn evict(&self, victim: &ReplicaId) -> Result<()> {
-        let ReplicaId { worker, replica_key } = victim;
-        tracing::info!(worker, replica_key, "evicting a model to make room");
-        let mut client = self.client(worker)?;
-        let request = UnloadRequest { replica_key: replica_key.clone() };
-        client.unload(request).await.map_err(|status| protocol::from_status(&status))?;
-        let gone = async {
-            let mut changes = self.cluster.changes();
-            while self.cluster.has(worker, replica_key) && changes.changed().await.is_ok() {}
-        };
-        self.patiently(&format!("worker `{worker}` to unload `{replica_key}`"), gone).await
     }
 
     fn client(&self, worker: &str) -> Result<crate::cluster::Client> {

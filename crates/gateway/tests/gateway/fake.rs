@@ -173,6 +173,13 @@ impl Fake {
         self.shared.tokens.add_permits(count);
     }
 
+    /// Holds the tokens; the function lets some through.
+    pub fn tap(&self) -> impl Fn(usize) + Send + use<> {
+        self.hold_tokens();
+        let shared = self.shared.clone();
+        move |count| shared.tokens.add_permits(count)
+    }
+
     pub fn hold_loads(&self) {
         self.shared.loads.forget_permits(ENDLESS);
     }

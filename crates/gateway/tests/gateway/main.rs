@@ -16,4 +16,5 @@ mod models;
 mod openai;
 mod queue;
 mod resume;
+mod stress;
 mod transport;
