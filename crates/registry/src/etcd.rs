@@ -1,17 +1,18 @@
 //! The metadata store on etcd.
 //!
-//! Every request has a time limit, and an error says whether trying again may help. The connection comes back by
-//! itself: the client reconnects whenever a request finds it broken, and pings find out that it is.
+//! Every request has a time limit, and an error says whether trying again may help. A connection comes back by
+//! itself: the client reconnects whenever a request finds it broken, and pings find out that it is. A request that
+//! one member does not answer goes to the next.
 
-use std::{fmt, future::Future, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use etcd_client::{
-    Client, Compare, CompareOp, EventType, GetOptions, KeyValue, KvClient, LeaseClient, PutOptions, Txn,
-    TxnOp, WatchClient, WatchOptions, WatchResponse, WatchStream,
+    Compare, CompareOp, EventType, GetOptions, KeyValue, PutOptions, Txn, TxnOp, WatchOptions, WatchResponse,
+    WatchStream,
 };
 use futures::{StreamExt, stream};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tracing::info;
 
 use crate::{
@@ -24,25 +25,21 @@ use crate::{
 
 mod config;
 mod errors;
+mod members;
 
 pub use config::EtcdConfig;
 use errors::{convert, refused_watch};
+use members::{Again, Clients, Members};
 
-/// Keys of one page of a range. A page of the largest values that a store takes stays below [`DECODE_BYTES`].
+/// Keys of one page of a range. A page of the largest values that a store takes stays below what is read at once.
 const PAGE: i64 = 128;
 
-/// The largest answer that is read. The client's own bound of 4 MiB is less than three large values.
-const DECODE_BYTES: usize = 256 * 1024 * 1024;
-
-/// Cheap to clone; clones share the connection.
+/// Cheap to clone; clones share the connections.
 #[derive(Clone)]
 pub struct Etcd {
-    kv: KvClient,
-    watch: WatchClient,
-    lease: LeaseClient,
+    members: Arc<Members>,
     /// Of every key; ends with a slash.
     prefix: String,
-    request_timeout: Duration,
 }
 
 // === impl Etcd ===
@@ -50,19 +47,13 @@ pub struct Etcd {
 impl Etcd {
     /// Connects, and waits until etcd answers. What is wrong with the configuration or the password fails at once.
     pub async fn connect(config: &EtcdConfig) -> Result<Etcd> {
-        let prefix = config.prefix()?;
-        let options = config.options().await?;
+        let members = Members::new(&config.endpoints, config.options().await?, config.request_timeout);
+        let etcd = Etcd { members: Arc::new(members), prefix: config.prefix()? };
         let ends = Instant::now() + config.connect_timeout;
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
         loop {
-            let connected = limited(config.request_timeout, async {
-                let client = Client::connect(&config.endpoints, Some(options.clone())).await?;
-                // The client connects when it first has to.
-                client.kv_client().get(prefix.as_str(), Some(GetOptions::new().with_keys_only())).await?;
-                Ok(client)
-            });
-            match connected.await {
-                Ok(client) => return Ok(Etcd::new(&client, prefix, config.request_timeout)),
+            match etcd.range("connect").await {
+                Ok(_) => return Ok(etcd),
                 Err(error) if error.is_retryable() && Instant::now() < ends => {
                     info!(%error, endpoints = ?config.endpoints, "waiting for etcd");
                     sleep(backoff.pause()).await;
@@ -72,16 +63,6 @@ impl Etcd {
                 }
                 Err(error) => return Err(error),
             }
-        }
-    }
-
-    fn new(client: &Client, prefix: String, request_timeout: Duration) -> Etcd {
-        Etcd {
-            kv: client.kv_client().max_decoding_message_size(DECODE_BYTES),
-            watch: client.watch_client().max_decoding_message_size(DECODE_BYTES),
-            lease: client.lease_client(),
-            prefix,
-            request_timeout,
         }
     }
 
@@ -130,10 +111,6 @@ impl Etcd {
             })
             .collect()
     }
-
-    async fn limited<T>(&self, request: impl Future<Output = Result<T, etcd_client::Error>>) -> Result<T> {
-        limited(self.request_timeout, request).await
-    }
 }
 
 #[async_trait]
@@ -145,8 +122,11 @@ impl MetadataStore for Etcd {
             let options = GetOptions::new().with_range(end.as_slice()).with_limit(PAGE);
             // Every page as of the first one's revision; 0 is the newest.
             let options = options.with_revision(snapshot.revision);
-            let mut kv = self.kv.clone();
-            let mut page = self.limited(kv.get(from, Some(options))).await?;
+            let get = |mut clients: Clients| {
+                let (from, options) = (from.clone(), options.clone());
+                async move { clients.kv.get(from, Some(options)).await }
+            };
+            let mut page = self.members.ask(Again::Yes, get).await?;
             if snapshot.revision == 0 {
                 snapshot.revision = page.header().map_or(0, |header| header.revision());
             }
@@ -169,8 +149,12 @@ impl MetadataStore for Etcd {
             Op::Put { lease, .. } => *lease,
             Op::Delete { .. } => None,
         });
-        let mut kv = self.kv.clone();
-        let response = self.limited(kv.txn(txn)).await.map_err(|error| name_lease(error, lease))?;
+        let commit = |mut clients: Clients| {
+            let txn = txn.clone();
+            async move { clients.kv.txn(txn).await }
+        };
+        let response = self.members.ask(Again::IfNeverSent, commit).await;
+        let response = response.map_err(|error| name_lease(error, lease))?;
         Ok(match response.succeeded() {
             true => Outcome::Committed { revision: response.header().map_or(0, |header| header.revision()) },
             false => Outcome::Refused,
@@ -180,9 +164,16 @@ impl MetadataStore for Etcd {
     async fn watch(&self, prefix: &str, from: i64) -> Result<Watch> {
         // etcd takes 0 for "from now on".
         let options = WatchOptions::new().with_prefix().with_start_revision(from.max(1));
-        let mut client = self.watch.clone();
-        let mut watch = self.limited(client.watch(self.key(prefix), Some(options))).await?;
-        let first = self.limited(watch.message()).await?;
+        let key = self.key(prefix);
+        let begin = |mut clients: Clients| {
+            let (key, options) = (key.clone(), options.clone());
+            async move {
+                let mut watch = clients.watch.watch(key, Some(options)).await?;
+                let first = watch.message().await?;
+                Ok((watch, first))
+            }
+        };
+        let (watch, first) = self.members.ask(Again::Yes, begin).await?;
         if let Some(refused) = first.as_ref().and_then(|response| refused_watch(response, from)) {
             return Err(refused);
         }
@@ -200,19 +191,20 @@ impl MetadataStore for Etcd {
         // etcd counts in seconds.
         let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
         let seconds = i64::try_from(seconds).map_err(|_| Error::Invalid("`ttl` is too long".into()))?;
-        let mut lease = self.lease.clone();
-        Ok(LeaseId(self.limited(lease.grant(seconds, None)).await?.id()))
+        // A lease that nobody knows of ends by itself.
+        let grant = |mut clients: Clients| async move { clients.lease.grant(seconds, None).await };
+        Ok(LeaseId(self.members.ask(Again::Yes, grant).await?.id()))
     }
 
     async fn keep_alive(&self, id: LeaseId) -> Result<()> {
-        let mut lease = self.lease.clone();
-        let renewed = self.limited(lease.keep_alive(id.0)).await;
+        let renew = |mut clients: Clients| async move { clients.lease.keep_alive(id.0).await };
+        let renewed = self.members.ask(Again::Yes, renew).await;
         renewed.map(|_| ()).map_err(|error| name_lease(error, Some(id)))
     }
 
     async fn revoke(&self, id: LeaseId) -> Result<()> {
-        let mut lease = self.lease.clone();
-        match self.limited(lease.revoke(id.0)).await {
+        let revoke = |mut clients: Clients| async move { clients.lease.revoke(id.0).await };
+        match self.members.ask(Again::Yes, revoke).await {
             Ok(_) | Err(Error::LeaseGone(_)) => Ok(()),
             Err(error) => Err(error),
         }
@@ -243,16 +235,6 @@ impl Cursor {
         let changes = self.etcd.changes(&response);
         self.from = changes.last().map_or(self.from, |change| change.revision + 1);
         Ok(Some((changes, self)))
-    }
-}
-
-async fn limited<T>(
-    limit: Duration,
-    request: impl Future<Output = Result<T, etcd_client::Error>>,
-) -> Result<T> {
-    match timeout(limit, request).await {
-        Ok(result) => result.map_err(convert),
-        Err(_) => Err(Error::Timeout(limit)),
     }
 }
 

@@ -323,3 +323,63 @@ async fn wait_until(instant: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn write(store: &Memory, value: impl Into<Bytes>) {
+        store.txn(&[], &[Op::put("k", value)]).await.unwrap();
+    }
+
+    async fn first(store: &Memory, from: i64) -> Result<Vec<Change>> {
+        store.watch("", from).await.unwrap().next().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_watch_may_lag_as_many_revisions_as_are_kept_and_no_more() {
+        let store = Memory::new();
+        for _ in 0..=HISTORY_REVISIONS {
+            write(&store, "v").await;
+        }
+        // Revision 2 was the first and is forgotten.
+        assert_eq!(first(&store, 2).await, Err(Error::Compacted { from: 2, oldest: 3 }));
+        assert_eq!(first(&store, 3).await.unwrap()[0].revision, 3);
+    }
+
+    #[tokio::test]
+    async fn large_values_are_forgotten_sooner() {
+        let store = Memory::new();
+        let value = Bytes::from(vec![0; 1024 * 1024]);
+        for _ in 0..100 {
+            write(&store, value.clone()).await;
+        }
+        assert!(store.shared.lock().history_bytes <= HISTORY_BYTES);
+        assert!(matches!(first(&store, 2).await, Err(Error::Compacted { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_falls_behind_while_it_runs_is_told() {
+        let store = Memory::new();
+        let mut watch = store.watch("", 2).await.unwrap();
+        write(&store, "1").await;
+        watch.next().await.unwrap().unwrap();
+        for _ in 0..3 {
+            write(&store, "2").await;
+        }
+        store.compact(5);
+        assert_eq!(watch.next().await, Some(Err(Error::Compacted { from: 3, oldest: 5 })));
+        assert_eq!(watch.next().await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_ends_at_its_instant_though_nobody_touches_the_store() {
+        let store = Memory::new();
+        let began = Instant::now();
+        let lease = store.grant(Duration::from_millis(1500)).await.unwrap();
+        store.txn(&[], &[Op::put_leased("k", "v", lease)]).await.unwrap();
+        let mut watch = store.watch("", 3).await.unwrap();
+        assert_eq!(watch.next().await.unwrap().unwrap()[0].value, None);
+        assert_eq!(began.elapsed(), Duration::from_millis(1500));
+    }
+}

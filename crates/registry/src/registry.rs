@@ -113,7 +113,8 @@ impl Registry {
             store: store.clone(),
             worker,
             requests,
-            session: watches.state.clone(),
+            session: shared.clone(),
+            state: watches.state.clone(),
             view: views.subscribe(),
             books: Default::default(),
         };

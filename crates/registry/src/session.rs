@@ -67,6 +67,8 @@ pub(crate) struct Shared {
     wishes: Mutex<Wishes>,
     /// Tells the keeper that `wishes` has changed.
     wake: Notify,
+    /// Cancelled when permits that were granted until now are forfeit; then there is a new one for those to come.
+    trust: Mutex<CancellationToken>,
 }
 
 /// What should be in the store.
@@ -99,12 +101,13 @@ impl Session {
         self.state.clone()
     }
 
-    /// Resolves when the worker must unload everything, because its permits are about to be reclaimed.
+    /// Resolves when the worker must unload everything, because its permits are about to be reclaimed, or because
+    /// the session has ended.
     pub async fn forfeited(&self) {
-        let mut state = self.state.clone();
-        let is_over = |state: &SessionState| matches!(state, SessionState::Forfeit | SessionState::Ended);
-        // An error means that the keeper is gone, which is as final.
-        let _ = state.wait_for(is_over).await;
+        let token = self.shared.trust();
+        if self.state() != SessionState::Ended {
+            token.cancelled().await;
+        }
     }
 
     /// Publishes what the worker has loaded. An error means that it is not published yet; it will be when the
@@ -182,7 +185,17 @@ impl SessionTasks {
 impl Shared {
     pub fn new(worker: WorkerRecord) -> Shared {
         let wishes = Wishes { worker, replicas: BTreeMap::new(), generation: 1 };
-        Shared { wishes: Mutex::new(wishes), wake: Notify::new() }
+        Shared { wishes: Mutex::new(wishes), wake: Notify::new(), trust: Mutex::default() }
+    }
+
+    /// Lasts as long as a permit that is granted now can be trusted.
+    pub fn trust(&self) -> CancellationToken {
+        self.trust.lock().expect("nothing under this lock panics").clone()
+    }
+
+    fn forfeit(&self) {
+        let old = std::mem::take(&mut *self.trust.lock().expect("nothing under this lock panics"));
+        old.cancel();
     }
 
     pub fn worker(&self) -> WorkerRecord {

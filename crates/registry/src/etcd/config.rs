@@ -66,6 +66,10 @@ impl EtcdConfig {
         if self.endpoints.is_empty() {
             return Err(Error::Invalid("`etcd` must name at least one endpoint".into()));
         }
+        for endpoint in &self.endpoints {
+            let parsed = tonic::transport::Endpoint::from_shared(endpoint.clone());
+            parsed.map_err(|error| Error::Invalid(format!("etcd endpoint `{endpoint}`: {error}")))?;
+        }
         let mut options = ConnectOptions::new()
             .with_connect_timeout(self.request_timeout)
             .with_keep_alive(PING_EVERY, PING_TIMEOUT)

@@ -22,6 +22,24 @@ pub(super) fn convert(error: EtcdError) -> Error {
     }
 }
 
+/// Whether no member can have seen the request: there was nobody to send it to. A connection that breaks later proves
+/// nothing.
+pub(super) fn was_never_sent(error: &EtcdError) -> bool {
+    let mut source: Option<&(dyn StdError + 'static)> = match error {
+        EtcdError::GRpcStatus(status) => status.source(),
+        EtcdError::TransportError(error) => Some(error),
+        _ => None,
+    };
+    while let Some(error) = source {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
 /// Why the server has ended a watch, if it has.
 pub(super) fn refused_watch(response: &WatchResponse, from: i64) -> Option<Error> {
     if !response.canceled() {

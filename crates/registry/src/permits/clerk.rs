@@ -19,7 +19,7 @@ use crate::{
     keys::ReplicaId,
     records::WorkerRecord,
     retry::Backoff,
-    session::SessionState,
+    session::{SessionState, Shared},
     store::MetadataStore,
     view::ClusterView,
 };
@@ -33,7 +33,8 @@ pub(crate) struct Clerk {
     /// As announced; the parts that a permit names never change.
     pub worker: WorkerRecord,
     pub requests: mpsc::Receiver<Request>,
-    pub session: watch::Receiver<SessionState>,
+    pub session: Arc<Shared>,
+    pub state: watch::Receiver<SessionState>,
     pub view: watch::Receiver<Arc<ClusterView>>,
     pub books: ClerkBooks,
 }
@@ -67,7 +68,6 @@ impl Clerk {
                 () = self.books.returns.wake.notified() => {}
                 () = at(retry_at) => {}
                 Some(request) = self.requests.recv() => self.serve(request).await,
-                Ok(()) = self.session.changed() => self.check_session(),
                 Ok(()) = self.view.changed() => self.check_view(),
             }
             retry_at = match self.give_back().await {
@@ -96,9 +96,11 @@ impl Clerk {
             let worker = self.worker.id.clone();
             return Err(Error::PermitHeld { worker, replica_key: replica_key.to_owned() });
         }
-        if *self.session.borrow() != SessionState::Live {
+        if *self.state.borrow() != SessionState::Live {
             return Err(Error::Cut { worker: self.worker.id.clone() });
         }
+        // Taken before the grant, because the session may be cut off in the middle of it.
+        let trust = self.session.trust();
         let result = grant(&*self.store, &self.worker, replica_key).await;
         if let Err(Error::Store(error)) = &result
             && error.is_retryable()
@@ -109,7 +111,8 @@ impl Clerk {
         }
         let setbacks = self.view.borrow().setbacks;
         let id = ReplicaId::new(&self.worker.id, replica_key);
-        result.map(|revision| self.books.hold(id, revision, setbacks))
+        result
+            .map(|revision| self.books.hold(id, Held { revision, setbacks, forfeited: trust.child_token() }))
     }
 
     /// Deletes what was released from the store. False when something is left to do.
@@ -136,12 +139,6 @@ impl Clerk {
             }
         }
         true
-    }
-
-    fn check_session(&self) {
-        if matches!(*self.session.borrow(), SessionState::Forfeit | SessionState::Ended) {
-            self.books.held.values().for_each(|held| held.forfeited.cancel());
-        }
     }
 
     /// A permit that is not in the store any more was reclaimed, or deleted by a person.
@@ -176,9 +173,8 @@ impl ClerkBooks {
         self.held.contains_key(replica_key) || self.leaving.contains_key(replica_key)
     }
 
-    fn hold(&mut self, id: ReplicaId, revision: i64, setbacks: u32) -> Permit {
-        let forfeited = CancellationToken::new();
-        let held = Held { revision, setbacks, forfeited: forfeited.clone() };
+    fn hold(&mut self, id: ReplicaId, held: Held) -> Permit {
+        let (revision, forfeited) = (held.revision, held.forfeited.clone());
         self.held.insert(id.replica_key.clone(), held);
         Permit { id, revision, forfeited, returns: Some(self.returns.clone()) }
     }

@@ -101,7 +101,7 @@ impl Keeper {
                 break;
             }
         }
-        self.state_sender.send_replace(SessionState::Ended);
+        self.set_state(SessionState::Ended);
         if let Err(error) = self.store.revoke(self.lease).await {
             warn!(%error, "lease could not be revoked, it ends by itself");
         }
@@ -147,6 +147,10 @@ impl Keeper {
     }
 
     async fn renew(&mut self) -> Result<()> {
+        if self.renewed.elapsed() >= self.forfeit_after {
+            // Whatever the store says now, the others may have stopped waiting.
+            self.set_state(SessionState::Forfeit);
+        }
         let sent = Instant::now();
         self.store.keep_alive(self.lease).await?;
         self.renewed = sent;
@@ -156,7 +160,7 @@ impl Keeper {
     /// A new lease and everything under it, however long it takes.
     async fn start_over(&mut self, shutdown: &CancellationToken) -> Result<()> {
         let mut backoff = Backoff::new(LEAST_PAUSE, MOST_PAUSE);
-        self.set_state(SessionState::Cut { since: self.renewed });
+        self.set_state(self.cut_state());
         loop {
             match self.establish().await {
                 Ok(()) => {
@@ -258,11 +262,15 @@ impl Keeper {
         if self.is_live() {
             warn!(%error, worker = self.worker_id(), "session is cut off from the metadata store");
         }
-        let state = match self.renewed.elapsed() >= self.forfeit_after {
+        self.set_state(self.cut_state());
+    }
+
+    /// Also right for a process that was stopped for a while and finds its lease gone.
+    fn cut_state(&self) -> SessionState {
+        match self.renewed.elapsed() >= self.forfeit_after {
             true => SessionState::Forfeit,
             false => SessionState::Cut { since: self.renewed },
-        };
-        self.set_state(state);
+        }
     }
 
     fn is_live(&self) -> bool {
@@ -270,14 +278,17 @@ impl Keeper {
     }
 
     fn set_state(&self, new: SessionState) {
-        self.state_sender.send_if_modified(|state| {
+        let is_new = self.state_sender.send_if_modified(|state| {
             let is_new = *state != new;
-            if is_new && new == SessionState::Forfeit {
-                error!(worker = self.worker_id(), cut_for = ?self.renewed.elapsed(), "permits are forfeit");
-            }
             *state = new;
             is_new
         });
+        if is_new && new == SessionState::Forfeit {
+            error!(worker = self.worker_id(), cut_for = ?self.renewed.elapsed(), "permits are forfeit");
+        }
+        if is_new && matches!(new, SessionState::Forfeit | SessionState::Ended) {
+            self.shared.forfeit();
+        }
     }
 
     fn worker_id(&self) -> String {

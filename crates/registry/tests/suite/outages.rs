@@ -4,9 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use registry::{
     Etcd, EtcdConfig, Registry, ReplicaState, SessionState,
-    store::{Error, Op},
+    store::{Error, MetadataStore, Op},
     testing::{EtcdServer, WireState},
 };
+
+use tokio::time::Instant;
 
 use crate::ground::{Ground, announce, config, replica, soon, start, view};
 
@@ -153,4 +155,46 @@ async fn a_registry_waits_for_a_store_that_is_not_there_yet() {
     let impatient = registry::Config { start_timeout: Duration::from_millis(10), ..config() };
     let error = Registry::start(Arc::new(wire), impatient).await.err().unwrap();
     assert!(error.is_retryable(), "{error}");
+}
+
+/// One member lives; one is down, and one takes connections and never answers.
+#[tokio::test]
+async fn one_member_that_lives_is_enough() {
+    let server = EtcdServer::start().await.unwrap();
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = server.config("test");
+    config.request_timeout = Duration::from_millis(300);
+    config.endpoints.insert(0, "http://127.0.0.1:1".into());
+    config.endpoints.insert(0, format!("http://{}", mute.local_addr().unwrap()));
+    config.endpoints.push("http://127.0.0.1:2".into());
+    let etcd = Etcd::connect(&config).await.unwrap();
+    let began = Instant::now();
+    for i in 0..50 {
+        etcd.range("").await.unwrap();
+        etcd.txn(&[], &[Op::put("k", i.to_string())]).await.unwrap();
+        let lease = etcd.grant(Duration::from_secs(5)).await.unwrap();
+        etcd.keep_alive(lease).await.unwrap();
+        etcd.revoke(lease).await.unwrap();
+    }
+    // Nobody waits for the mute one more than once.
+    assert!(began.elapsed() < config.request_timeout * 50, "{:?}", began.elapsed());
+    let mut watch = etcd.watch("", 1).await.unwrap();
+    soon("a change", watch.next()).await.unwrap().unwrap();
+}
+
+/// A transaction that may have been done is not done again.
+#[tokio::test]
+async fn a_transaction_without_an_answer_is_not_repeated_elsewhere() {
+    let server = EtcdServer::start().await.unwrap();
+    let mut config = server.config("test");
+    config.request_timeout = Duration::from_millis(300);
+    let twice = config.endpoints[0].clone();
+    config.endpoints.push(twice);
+    let etcd = Etcd::connect(&config).await.unwrap();
+    server.freeze().unwrap();
+    let began = Instant::now();
+    let error = etcd.txn(&[], &[Op::put("k", "v")]).await.unwrap_err();
+    assert_eq!(error, Error::Timeout(config.request_timeout));
+    assert!(began.elapsed() < config.request_timeout * 2, "{:?}", began.elapsed());
+    server.thaw().unwrap();
 }

@@ -149,6 +149,21 @@ async fn a_worker_that_is_cut_off_forfeits_before_others_reclaim() {
     registry.acquire_permit(&session, "m").await.unwrap();
 }
 
+/// As after a long stop of the whole process: nothing has failed, it is only much later.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_slept_through_its_grace_trusts_no_old_permit() {
+    let ground = Ground::memory();
+    let registry = ground.registry().await;
+    let session = announce(&registry, "w").await;
+    let permit = registry.acquire_permit(&session, "m").await.unwrap();
+    tokio::time::advance(config().permit_grace).await;
+    soon("the news", permit.forfeited()).await;
+    reaches(&session, SessionState::Live).await;
+    permit.release().await.unwrap();
+    let permit = registry.acquire_permit(&session, "m").await.unwrap();
+    assert!(!permit.forfeit_token().is_cancelled());
+}
+
 #[tokio::test(start_paused = true)]
 async fn unknown_fields_of_a_record_are_kept() {
     let ground = Ground::memory();
