@@ -12,7 +12,7 @@ mod load;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::{Code, Error, Result};
+use api::{Code, Result};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use protocol::v1::{EmbedRequest, EmbedResponse, GenerateChunk, GenerateRequest, UnloadRequest};
@@ -26,7 +26,7 @@ use crate::errand::Errand;
 use crate::frames::Parts;
 use crate::resume;
 
-use decide::{Aim, Decision};
+use decide::{Decision, Present};
 use journey::Avoided;
 pub use journey::Journey;
 
@@ -118,13 +118,12 @@ impl Dispatcher {
     pub async fn load(&self, errand: &Errand) -> Result<Route> {
         let mut journey = Journey::new();
         loop {
-            let worker = match self.reach(errand, Aim::Presence, &mut journey).await? {
-                Reached::Replica(worker) => worker,
-                Reached::Slot(slot) => slot.link.worker.clone(),
-            };
+            let Present { worker, context_length } = self.present(errand, &mut journey).await?;
             let link = self.shared.cluster.link(&worker);
-            // Loading what is loaded sets the keep-alive and nothing else.
-            match self.shared.load_on(errand, &worker, errand.keep_alive_ns).await {
+            // Loading what is loaded, as it is loaded, sets the keep-alive and nothing else.
+            let mut errand = errand.clone();
+            errand.load.num_ctx = context_length;
+            match self.shared.load_on(&errand, &worker, errand.keep_alive_ns).await {
                 Ok(()) => return Ok(journey.route(worker)),
                 Err(error) => journey.sent_back(link, error)?,
             }
@@ -156,12 +155,7 @@ impl Dispatcher {
         call: impl Fn(Client) -> BoxFuture<'static, Result<T, Status>>,
     ) -> Result<Opened<T>> {
         loop {
-            let slot = match self.reach(errand, Aim::Slot, &mut journey).await? {
-                Reached::Slot(slot) => slot,
-                Reached::Replica(worker) => {
-                    return Err(Error::internal(format!("no slot was taken on worker `{worker}`")));
-                }
-            };
+            let slot = self.slot(errand, &mut journey).await?;
             let route = journey.route(slot.link.worker.clone());
             match call(slot.client()).await {
                 Ok(value) => return Ok(Opened { value, slot, route }),
@@ -178,15 +172,27 @@ impl Dispatcher {
         }
     }
 
-    /// Waits, and loads, until the aim is reached.
-    async fn reach(&self, errand: &Errand, aim: Aim, journey: &mut Journey) -> Result<Reached> {
+    async fn slot(&self, errand: &Errand, journey: &mut Journey) -> Result<Slot> {
+        let look = |shared: &Shared, journey: &mut Journey| shared.find_slot(errand, journey);
+        self.reach(errand, journey, look).await
+    }
+
+    async fn present(&self, errand: &Errand, journey: &mut Journey) -> Result<Present> {
+        let look = |shared: &Shared, journey: &mut Journey| shared.find_present(errand, journey);
+        self.reach(errand, journey, look).await
+    }
+
+    /// Waits, and loads, until a look at the cluster finds what it is for.
+    async fn reach<T>(
+        &self,
+        errand: &Errand,
+        journey: &mut Journey,
+        look: impl Fn(&Shared, &mut Journey) -> Result<Decision<T>>,
+    ) -> Result<T> {
         let shared = &self.shared;
-        if !journey.returns && shared.admission.is_clear(errand.replica_key()) {
-            match shared.decide(errand, aim, journey)? {
-                Decision::Slot(slot) => return Ok(Reached::Slot(slot)),
-                Decision::Replica(worker) => return Ok(Reached::Replica(worker)),
-                Decision::Load | Decision::Wait(_) => {}
-            }
+        let is_free = !journey.returns && shared.admission.is_clear(errand.replica_key());
+        if is_free && let Decision::Found(found) = look(shared, journey)? {
+            return Ok(found);
         }
         let end = if journey.returns { End::Front } else { End::Back };
         let limit = shared.max_queue();
@@ -195,9 +201,8 @@ impl Dispatcher {
             place.turn().await;
             // Before the look: whatever changes after it is seen.
             let mut changes = shared.cluster.changes();
-            let load = match shared.decide(errand, aim, journey)? {
-                Decision::Slot(slot) => return Ok(Reached::Slot(slot)),
-                Decision::Replica(worker) => return Ok(Reached::Replica(worker)),
+            let load = match look(shared, journey)? {
+                Decision::Found(found) => return Ok(found),
                 Decision::Load => Some(shared.clone().share_load(&place, errand, journey)),
                 Decision::Wait(reason) => {
                     let load = place.current_load();
@@ -222,11 +227,6 @@ impl Dispatcher {
             }
         }
     }
-}
-
-enum Reached {
-    Slot(Slot),
-    Replica(String),
 }
 
 async fn finished(load: Option<Load>) -> Result<Loaded, LoadFailure> {

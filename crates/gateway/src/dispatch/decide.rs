@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use api::{Code, Error, Result};
+use registry::ReplicaState;
 use registry::placement::{self, Demand, Live, Plan, Reason};
 
 use crate::cluster::Slot;
@@ -16,38 +17,30 @@ const WORKER_GRACE: Duration = Duration::from_secs(5);
 const NO_WORKER: &str =
     "no worker is available to run the model: start one with `caravan worker`, or run `caravan serve`";
 
-/// What a request wants to reach.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Aim {
-    /// A slot to run in.
-    Slot,
-    /// That the model is loaded.
-    Presence,
+/// A replica that is ready.
+#[derive(Clone, Debug)]
+pub(super) struct Present {
+    pub worker: String,
+    pub context_length: u32,
 }
 
-pub(super) enum Decision {
-    Slot(Slot),
-    /// The worker that has it loaded.
-    Replica(String),
+/// What a look at the cluster says.
+pub(super) enum Decision<T> {
+    Found(T),
     Load,
     Wait(Reason),
 }
 
 impl Shared {
-    pub(super) fn decide(&self, errand: &Errand, aim: Aim, journey: &mut Journey) -> Result<Decision> {
+    /// Looks for a slot to run in, and takes it.
+    pub(super) fn find_slot(&self, errand: &Errand, journey: &mut Journey) -> Result<Decision<Slot>> {
         let demand = self.demand(errand, &journey.avoid, journey.has_loaded);
-        let live = self.live();
-        if aim == Aim::Presence
-            && let Some(worker) = present(&live, &demand)
-        {
-            return Ok(Decision::Replica(worker));
-        }
-        let reason = match placement::plan(&self.registry.view(), &live, &demand) {
+        let reason = match placement::plan(&self.registry.view(), &self.live(), &demand) {
             Plan::Use(workers) => {
                 let slot =
                     workers.iter().find_map(|worker| self.cluster.take_slot(worker, errand.replica_key()));
                 match slot {
-                    Some(slot) => return Ok(Decision::Slot(slot)),
+                    Some(slot) => return Ok(Decision::Found(slot)),
                     None => Reason::Busy,
                 }
             }
@@ -56,6 +49,32 @@ impl Shared {
         };
         self.check_hope(reason, journey)?;
         Ok(Decision::Wait(reason))
+    }
+
+    /// Looks for a replica, busy or not.
+    pub(super) fn find_present(&self, errand: &Errand, journey: &mut Journey) -> Result<Decision<Present>> {
+        let demand = self.demand(errand, &journey.avoid, journey.has_loaded);
+        let live = self.live();
+        let plan = placement::plan(&self.registry.view(), &live, &demand);
+        let here = |id: &String| {
+            let replica = live.workers.get(id)?.replicas.get(&demand.replica_key)?;
+            Some(Present { worker: id.clone(), context_length: replica.context_length })
+        };
+        let found = match &plan {
+            // Placement knows how much context the model can have at most.
+            Plan::Use(workers) => workers.iter().find_map(here),
+            _ => live.workers.keys().filter(|id| is_present(&live, &demand, id)).find_map(here),
+        };
+        match (found, plan) {
+            (Some(present), _) => Ok(Decision::Found(present)),
+            (None, Plan::Load { .. }) => Ok(Decision::Load),
+            // The records are ahead of the worker's status.
+            (None, Plan::Use(_)) => Ok(Decision::Wait(Reason::Loading)),
+            (None, Plan::Wait(reason)) => {
+                self.check_hope(reason, journey)?;
+                Ok(Decision::Wait(reason))
+            }
+        }
     }
 
     pub(super) fn demand(&self, errand: &Errand, avoid: &Avoided, has_loaded: bool) -> Demand {
@@ -101,16 +120,14 @@ impl Shared {
     }
 }
 
-/// A worker that has it ready, whether a slot is free or not.
-fn present(live: &Live, demand: &Demand) -> Option<String> {
-    let found = live.workers.iter().find(|(id, worker)| {
-        let replica = worker.replicas.get(&demand.replica_key);
-        let is_ready = replica.is_some_and(|replica| {
-            replica.state == registry::ReplicaState::Ready && replica.context_length >= demand.context_length
-        });
-        is_ready && !worker.is_unreachable && !demand.exclude.contains(id)
+/// Whether a worker has it ready, be a slot free or not.
+fn is_present(live: &Live, demand: &Demand, id: &String) -> bool {
+    let Some(worker) = live.workers.get(id) else { return false };
+    let replica = worker.replicas.get(&demand.replica_key);
+    let is_ready = replica.is_some_and(|replica| {
+        replica.state == ReplicaState::Ready && replica.context_length >= demand.context_length
     });
-    found.map(|(id, _)| id.clone())
+    is_ready && !worker.is_unreachable && !demand.exclude.contains(id)
 }
 
 fn gib(bytes: u64) -> f64 {

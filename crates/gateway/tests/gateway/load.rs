@@ -108,6 +108,19 @@ async fn a_smaller_context_never_reloads_and_a_larger_one_does() {
 }
 
 #[tokio::test]
+async fn a_load_call_for_a_loaded_model_sets_its_keep_alive_and_leaves_the_rest() {
+    let rig = Rig::start().await;
+    rig.post("/api/generate", json!({ "model": "m", "options": { "num_ctx": 1000 } })).await;
+    rig.post("/api/generate", json!({ "model": "m", "keep_alive": -1 })).await;
+    let load = rig.worker().seen().load.last().cloned().unwrap();
+    assert_eq!((load.options.unwrap().num_ctx, load.keep_alive_ns), (1000, Some(-1)));
+    let loaded = rig.get("/api/ps").await.json()["models"][0].clone();
+    assert_eq!(loaded["context_length"], 1000);
+    // The worker says so on its status stream only when something changes there, so ask it.
+    assert_eq!(rig.worker().replica(&rig.replica_key("m").await).unwrap().expires_at_ns, i64::MAX);
+}
+
+#[tokio::test]
 async fn a_context_that_no_load_can_give_is_served_with_the_most_there_is() {
     let rig = Rig::start().await;
     let mut request = hello("m");
