@@ -17,6 +17,8 @@ pub enum Error {
     DuplicateId { id: u64 },
     #[error("`{option}` must be {bound}, got {value}")]
     InvalidOption { option: &'static str, bound: &'static str, value: usize },
+    #[error("`{option}` must be {bound}, got {value}")]
+    InvalidSampling { option: &'static str, bound: &'static str, value: f32 },
     #[error("unsupported architecture {name:?}; supported: {supported}")]
     UnsupportedArchitecture { name: String, supported: String },
     #[error("model key `{key}`: {problem}")]
@@ -25,6 +27,10 @@ pub enum Error {
     MissingTensor { name: String },
     #[error("tensor `{name}` must have shape {expected:?}, got {found:?}")]
     WrongShape { name: String, expected: Vec<u64>, found: Vec<u64> },
+    #[error(
+        "tensor `{name}` is unknown in architecture {architecture:?}; without it the model would be wrong"
+    )]
+    UnknownTensor { name: String, architecture: String },
     #[error("tensor `{name}` has type {found}, supported: {supported}")]
     UnsupportedType { name: String, found: String, supported: &'static str },
     #[error("{what} is not a finite number; the weights are broken or the model overflows")]
@@ -50,10 +56,23 @@ impl Error {
             | Error::PromptTooLong { .. }
             | Error::TokenOutOfRange { .. }
             | Error::InvalidOption { .. }
+            | Error::InvalidSampling { .. }
             | Error::Unsupported { .. } => Code::Invalid,
             Error::OutOfMemory { .. } => Code::OutOfMemory,
             _ => Code::Internal,
         }
+    }
+}
+
+impl From<gguf::Error> for Error {
+    fn from(error: gguf::Error) -> Error {
+        Error::Gguf(error.to_string())
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Error {
+        Error::Compute(error.to_string())
     }
 }
 

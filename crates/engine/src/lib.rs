@@ -2,12 +2,32 @@
 //!
 //! Synchronous: one thread owns one [`Engine`]. Nothing here knows HTTP, a clock, or the environment.
 
+mod candle;
+mod compute;
+mod detokenizer;
 mod engine;
 mod error;
+mod kernels;
+mod linear;
+mod load;
+mod model;
+mod pages;
+mod pool;
+mod sampler;
+mod scheduler;
 mod sequence;
+mod spec;
 mod tokenizer;
+mod transformer;
+mod weights;
 
+pub use candle::CandleEngine;
+pub use detokenizer::Detokenizer;
 pub use engine::{Engine, Info, Pooling};
 pub use error::Error;
+pub use kernels::Tier;
+pub use load::{Estimate, LoadOptions, estimate};
+pub use sampler::Sampler;
 pub use sequence::{Event, FinishReason, Logprobs, Sampling, Sequence, SequenceId};
-pub use tokenizer::Tokenizer;
+pub use spec::is_supported;
+pub use tokenizer::{Fim, Tokenizer};

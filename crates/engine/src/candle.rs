@@ -1,0 +1,170 @@
+//! The real engine: a transformer on candle's quantized tensors behind the scheduler.
+
+use std::sync::Arc;
+
+use gguf::File;
+
+use crate::{
+    Engine, Error, Estimate, Event, Info, LoadOptions, Pooling, Sequence, SequenceId, Tokenizer,
+    compute::Compute,
+    model::{Batch, Logits, Model, Output},
+    pages::{PageId, Pages},
+    scheduler::Scheduler,
+    spec::Spec,
+    transformer::{Setup, Transformer},
+};
+
+/// One loaded GGUF model. One thread owns it; its own threads only help within a call.
+pub struct CandleEngine {
+    scheduler: Scheduler<Transformer>,
+    info: Info,
+    /// Tokens of one forward pass when a whole text is run at once.
+    chunk: usize,
+}
+
+// === impl CandleEngine ===
+
+impl CandleEngine {
+    /// Loads the model in `file`, which may be closed afterwards. `progress` is called with 0..1, never falling.
+    pub fn load(
+        file: &File,
+        options: LoadOptions,
+        progress: &mut dyn FnMut(f32),
+    ) -> Result<CandleEngine, Error> {
+        options.check()?;
+        let gguf = file.header();
+        let spec = Spec::read(gguf)?;
+        let limits = options.limits(&spec);
+        let tokenizer = Tokenizer::from_gguf(gguf)?;
+        if tokenizer.vocab_size() != spec.vocab_size {
+            return Err(Error::WrongShape {
+                name: "token_embd.weight".to_owned(),
+                expected: vec![spec.width as u64, tokenizer.vocab_size() as u64],
+                found: vec![spec.width as u64, spec.vocab_size as u64],
+            });
+        }
+        let text = |token: Option<u32>| {
+            let piece = token.map(|token| tokenizer.piece_with_special(token)).unwrap_or_default();
+            String::from_utf8_lossy(piece).into_owned()
+        };
+        let info = Info {
+            architecture: spec.architecture.to_owned(),
+            slots: limits.slots,
+            context_length: limits.context_length,
+            train_context_length: spec.train_context_length,
+            embedding_length: spec.width,
+            vocab_size: spec.vocab_size,
+            size_bytes: Estimate::of(gguf, &spec, limits).total_bytes(),
+            pooling: spec.pooling,
+            chat_template: gguf.metadata.str("tokenizer.chat_template")?.map(str::to_owned),
+            add_bos: tokenizer.add_bos(),
+            bos: text(tokenizer.bos()),
+            eos: text(tokenizer.eos()),
+        };
+        let setup = Setup {
+            compute: Compute::new(options.threads, options.tier)?,
+            pages: Pages::new(limits.slots, limits.context_length).total(),
+            context_length: limits.context_length,
+        };
+        let model = Transformer::load(file, spec, setup, progress)?;
+        let scheduler = Scheduler::new(model, Arc::new(tokenizer), limits);
+        Ok(CandleEngine { scheduler, info, chunk: limits.chunk })
+    }
+
+    /// The scores after each of `tokens`, run as one sequence of its own: for comparing with other engines.
+    pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<Vec<f32>>, Error> {
+        let mut rows = Vec::with_capacity(tokens.len());
+        let mut logits = Logits::default();
+        self.run_chunks(tokens, |model, batch| {
+            model.forward(batch, &mut logits)?;
+            if let Some(error) = logits.faults.iter().flatten().next() {
+                return Err(error.clone());
+            }
+            rows.extend((0..batch.tokens.len()).map(|row| logits.row(row).to_vec()));
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    /// The vector of one input.
+    fn embed_one(&mut self, tokens: &[u32]) -> Result<Vec<f32>, Error> {
+        let width = self.info.embedding_length;
+        let pooling = self.info.pooling.unwrap_or(Pooling::Mean);
+        let mut pooled: Option<Vec<f32>> = None;
+        self.run_chunks(tokens, |model, batch| {
+            let (rows, faults) = model.hidden(batch)?; // [n, width]
+            if let Some(error) = faults.into_iter().flatten().next() {
+                return Err(error);
+            }
+            for row in rows.chunks_exact(width) {
+                match &mut pooled {
+                    None => pooled = Some(row.to_vec()),
+                    Some(_) if pooling == Pooling::Cls => {}
+                    Some(pooled) if pooling == Pooling::Last => pooled.copy_from_slice(row),
+                    Some(pooled) => pooled.iter_mut().zip(row).for_each(|(sum, value)| *sum += value),
+                }
+            }
+            Ok(())
+        })?;
+        let mut pooled = pooled.ok_or(Error::EmptyPrompt)?;
+        if pooling == Pooling::Mean {
+            pooled.iter_mut().for_each(|value| *value /= tokens.len() as f32);
+        }
+        Ok(pooled)
+    }
+
+    /// Runs `tokens` through `work` in chunks, in pages that are free between two steps.
+    fn run_chunks(
+        &mut self,
+        tokens: &[u32],
+        mut work: impl FnMut(&mut Transformer, &Batch<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let context_length = self.info.context_length;
+        if tokens.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        if tokens.len() > context_length {
+            return Err(Error::PromptTooLong { tokens: tokens.len(), context_length });
+        }
+        self.scheduler.check_tokens(tokens)?;
+        let chunk = self.chunk;
+        self.scheduler.borrow(tokens.len(), |model, pages: &[PageId]| {
+            for (at, tokens) in tokens.chunks(chunk).enumerate() {
+                let mut batch = Batch::default();
+                batch.push(tokens, at * chunk, pages, Output::All);
+                work(model, &batch)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Engine for CandleEngine {
+    fn info(&self) -> &Info {
+        &self.info
+    }
+
+    fn tokenizer(&self) -> Arc<Tokenizer> {
+        self.scheduler.tokenizer().clone()
+    }
+
+    fn admit(&mut self, sequence: Sequence) -> Result<(), Error> {
+        self.scheduler.admit(sequence)
+    }
+
+    fn step(&mut self) -> Result<Vec<Event>, Error> {
+        self.scheduler.step()
+    }
+
+    fn cancel(&mut self, id: SequenceId) {
+        self.scheduler.cancel(id);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.scheduler.is_idle()
+    }
+
+    fn embed(&mut self, inputs: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, Error> {
+        inputs.iter().map(|tokens| self.embed_one(tokens)).collect()
+    }
+}

@@ -1,0 +1,93 @@
+//! The non-linear function of a feed-forward branch.
+
+use super::{Cpu, float, tier::tiered};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activation {
+    /// x * sigmoid(x).
+    Silu,
+    /// The tanh approximation of x * Φ(x).
+    Gelu,
+}
+
+/// `gate = activation(gate) * up`.
+pub(crate) fn gated(cpu: Cpu, activation: Activation, gate: &mut [f32], up: &[f32]) {
+    match activation {
+        Activation::Silu => gated_silu(cpu, gate, up),
+        Activation::Gelu => gated_gelu(cpu, gate, up),
+    }
+}
+
+tiered! { fn gated_silu(gate: &mut [f32], up: &[f32]) = silu_body }
+tiered! { fn gated_gelu(gate: &mut [f32], up: &[f32]) = gelu_body }
+
+#[inline(always)]
+fn silu_body(gate: &mut [f32], up: &[f32]) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = *gate / (1.0 + float::exp(-*gate)) * up;
+    }
+}
+
+#[inline(always)]
+fn gelu_body(gate: &mut [f32], up: &[f32]) {
+    const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+    for (gate, up) in gate.iter_mut().zip(up) {
+        let inner = SQRT_2_OVER_PI * *gate * (1.0 + 0.044_715 * *gate * *gate);
+        // (1 + tanh(y)) / 2 is the logistic function of 2y.
+        *gate = *gate / (1.0 + float::exp(-2.0 * inner)) * up;
+    }
+}
+
+/// `cap * tanh(value / cap)`: keeps values within ±cap.
+#[inline(always)]
+pub(super) fn soft_cap(value: f32, cap: f32) -> f32 {
+    // tanh(y) = 2 / (1 + e^-2y) - 1.
+    cap * (2.0 / (1.0 + float::exp(-2.0 * value / cap)) - 1.0)
+}
+
+tiered! {
+    /// [`soft_cap`] of every value.
+    pub(crate) fn cap_all(values: &mut [f32], cap: f32) = cap_body
+}
+
+#[inline(always)]
+fn cap_body(values: &mut [f32], cap: f32) {
+    for value in values {
+        *value = soft_cap(*value, cap);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::Tier;
+
+    fn one(activation: Activation, x: f32) -> f32 {
+        let mut gate = [x];
+        gated(Cpu::new(Tier::detect()).unwrap(), activation, &mut gate, &[2.0]);
+        gate[0] / 2.0
+    }
+
+    #[test]
+    fn the_functions_are_their_formulas() {
+        for step in -60..60 {
+            let x = step as f32 / 4.0;
+            let exact = f64::from(x);
+            let silu = exact / (1.0 + (-exact).exp());
+            let cubed = exact + 0.044715 * exact.powi(3);
+            let gelu = 0.5 * exact * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * cubed).tanh());
+            assert!((f64::from(one(Activation::Silu, x)) - silu).abs() < 2e-6, "silu({x})");
+            assert!((f64::from(one(Activation::Gelu, x)) - gelu).abs() < 2e-6, "gelu({x})");
+            assert!((f64::from(soft_cap(x, 5.0)) - 5.0 * (exact / 5.0).tanh()).abs() < 2e-6, "cap({x})");
+        }
+    }
+
+    #[test]
+    fn the_ends_are_finite_and_nan_stays() {
+        assert_eq!(one(Activation::Silu, -1e30), 0.0);
+        assert_eq!(one(Activation::Gelu, 1e18), 1e18);
+        assert_eq!(soft_cap(1e30, 30.0), 30.0);
+        assert_eq!(soft_cap(-1e30, 30.0), -30.0);
+        assert!(one(Activation::Silu, f32::NAN).is_nan() && soft_cap(f32::NAN, 1.0).is_nan());
+    }
+}

@@ -1,0 +1,98 @@
+//! The few float functions that the kernels share, written so that a compiler turns a loop over them into vectors.
+
+/// Independent sums of one dot product. Fixed, because the order of additions is part of a result.
+const LANES: usize = 16;
+
+/// `a · b`.
+#[inline(always)]
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let (a_lanes, a_tail) = a.as_chunks::<LANES>();
+    let (b_lanes, b_tail) = b.as_chunks::<LANES>();
+    let mut sums = [0f32; LANES];
+    for (a, b) in a_lanes.iter().zip(b_lanes) {
+        for lane in 0..LANES {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    let mut sum = reduce(sums);
+    for (a, b) in a_tail.iter().zip(b_tail) {
+        sum += a * b;
+    }
+    sum
+}
+
+/// Σ of the lanes, halving: what vector registers do well.
+#[inline(always)]
+pub(super) fn reduce(mut sums: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            sums[lane] += sums[lane + width];
+        }
+        width /= 2;
+    }
+    sums[0]
+}
+
+/// `out += scale * values`.
+#[inline(always)]
+pub(super) fn add_scaled(out: &mut [f32], values: &[f32], scale: f32) {
+    for (out, value) in out.iter_mut().zip(values) {
+        *out += scale * value;
+    }
+}
+
+/// e^x to within 2 units in the last place, without branches, so that a loop over it becomes vectors. Below the
+/// smallest normal number it is 0, above the largest it is infinite, and NaN stays NaN.
+///
+/// Cody-Waite reduction by ln 2 and the minimax polynomial of degree 6 known from the Cephes library.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it leaves the nearest integer in the low bits.
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    // Clamped so that the exponent below stays in its field; the two selects at the end set what is outside.
+    let clamped = if x > 88.0 { 88.0 } else { x };
+    let clamped = if clamped < -87.0 { -87.0 } else { clamped };
+    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
+    let whole = shifted - ROUND;
+    let rest = clamped - whole * LN2_HIGH - whole * LN2_LOW;
+    let mut sum = 1.987_569_1e-4;
+    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+        sum = sum * rest + coefficient;
+    }
+    let mantissa = sum * rest * rest + rest + 1.0;
+    let exponent = (shifted.to_bits() << 23).wrapping_add(0x3f80_0000);
+    let result = mantissa * f32::from_bits(exponent);
+    let result = if x < -87.0 { 0.0 } else { result };
+    if x > 88.0 { f32::INFINITY } else { result }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_the_exponential() {
+        for step in -87_000..88_000 {
+            let x = step as f32 / 1000.0;
+            let (ours, exact) = (f64::from(exp(x)), f64::from(x).exp());
+            assert!(((ours - exact) / exact).abs() < 3e-7, "exp({x}) = {ours}, not {exact}");
+        }
+        assert_eq!(exp(0.0), 1.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp(-100.0), 0.0);
+        assert_eq!(exp(f32::INFINITY), f32::INFINITY);
+        assert_eq!(exp(100.0), f32::INFINITY);
+        assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn dot_takes_lanes_and_tail() {
+        let a: Vec<f32> = (0..37).map(|i| i as f32).collect();
+        let b: Vec<f32> = (0..37).map(|i| (i % 3) as f32).collect();
+        let exact: f32 = a.iter().zip(&b).map(|(a, b)| a * b).sum();
+        assert_eq!(dot(&a, &b), exact);
+        assert_eq!(dot(&[], &[]), 0.0);
+    }
+}

@@ -1,0 +1,102 @@
+//! How a model is loaded, and what that will cost.
+
+use gguf::Gguf;
+
+use crate::{
+    Error, Tier,
+    pages::{PAGE_TOKENS, pages_for},
+    scheduler::Limits,
+    spec::Spec,
+    weights,
+};
+
+/// Sequences that one replica runs at once at most: each takes part in every step.
+const MAX_SLOTS: usize = 1024;
+/// Positions of one slot at most: far above any model, and `MAX_SLOTS` of them still have 32-bit page numbers.
+const MAX_CONTEXT_LENGTH: usize = 1 << 26;
+/// Prompt tokens of one step at most: scratch memory grows with it.
+const MAX_PREFILL_CHUNK: usize = 1 << 14;
+const MAX_THREADS: usize = 1024;
+
+/// How to load a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Sequences that run at once.
+    pub slots: usize,
+    /// Positions of each slot; what the model was trained for if that is less.
+    pub context_length: usize,
+    pub threads: usize,
+    /// Prompt tokens of one step, over all sequences: what a decode may have to wait for. Smaller is smoother,
+    /// larger is a little faster.
+    pub prefill_chunk: usize,
+    /// The instructions to use; `None` = the best that the processor has.
+    pub tier: Option<Tier>,
+}
+
+/// Memory that a loaded model uses at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Estimate {
+    pub weights_bytes: u64,
+    /// The KV cache of all slots. It is taken page by page as sequences grow, and then kept.
+    pub kv_bytes: u64,
+    /// Rows of one step, and its logits.
+    pub scratch_bytes: u64,
+}
+
+impl Default for LoadOptions {
+    fn default() -> LoadOptions {
+        LoadOptions { slots: 1, context_length: 4096, threads: 1, prefill_chunk: 128, tier: None }
+    }
+}
+
+impl LoadOptions {
+    /// Fails on what no engine can be loaded with.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let bounds = [
+            ("slots", "between 1 and 1024", self.slots, MAX_SLOTS),
+            ("context_length", "between 1 and 67108864", self.context_length, MAX_CONTEXT_LENGTH),
+            ("threads", "between 1 and 1024", self.threads, MAX_THREADS),
+            ("prefill_chunk", "between 1 and 16384", self.prefill_chunk, MAX_PREFILL_CHUNK),
+        ];
+        match bounds.into_iter().find(|&(.., value, bound)| value == 0 || value > bound) {
+            None => Ok(()),
+            Some((option, bound, value, _)) => Err(Error::InvalidOption { option, bound, value }),
+        }
+    }
+
+    pub(crate) fn limits(&self, spec: &Spec) -> Limits {
+        Limits {
+            slots: self.slots,
+            context_length: self.context_length.min(spec.train_context_length),
+            chunk: self.prefill_chunk,
+        }
+    }
+}
+
+impl Estimate {
+    pub fn total_bytes(&self) -> u64 {
+        self.weights_bytes + self.kv_bytes + self.scratch_bytes
+    }
+
+    pub(crate) fn of(gguf: &Gguf, spec: &Spec, limits: Limits) -> Estimate {
+        let floats = |count: usize| count as u64 * size_of::<f32>() as u64;
+        let positions = limits.slots * pages_for(limits.context_length) * PAGE_TOKENS;
+        let heads = spec.heads;
+        let query = heads.count * heads.key_dim + heads.kv_count * (heads.key_dim + heads.value_dim);
+        // The stream, a branch's input and update, attention's parts, the gated unit's two; inputs once more as bytes.
+        let row = 3 * spec.width + query + heads.count * heads.value_dim + 2 * spec.feed_forward_width;
+        let rows = limits.chunk + limits.slots;
+        Estimate {
+            weights_bytes: weights::total_bytes(gguf),
+            kv_bytes: (positions * spec.kv_per_position() * size_of::<half::f16>()) as u64,
+            scratch_bytes: floats(rows * row) * 5 / 4 + floats(limits.slots * spec.vocab_size),
+        }
+    }
+}
+
+/// What loading `gguf` with `options` would use, without loading it.
+pub fn estimate(gguf: &Gguf, options: &LoadOptions) -> Result<Estimate, Error> {
+    options.check()?;
+    let spec = Spec::read(gguf)?;
+    Ok(Estimate::of(gguf, &spec, options.limits(&spec)))
+}

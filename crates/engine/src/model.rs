@@ -1,0 +1,98 @@
+//! What the scheduler sees of a model: a batch goes in, scores come out. Two implementations live by it: the
+//! transformer, and the parrot that the scheduler is tested with.
+
+use std::ops::Range;
+
+use crate::{Error, pages::PageId};
+
+pub(crate) trait Model: Send {
+    fn vocab_size(&self) -> usize;
+
+    /// Runs every token of `batch`, remembers it in the pages of its span, and fills `logits` with a row per span
+    /// that asks for one.
+    ///
+    /// A span whose numbers are broken is a fault of its own row; an error means that the model cannot go on.
+    fn forward(&mut self, batch: &Batch<'_>, logits: &mut Logits) -> Result<(), Error>;
+}
+
+/// The tokens of one step, of all sequences, one after another.
+#[derive(Debug, Default)]
+pub(crate) struct Batch<'a> {
+    pub tokens: Vec<u32>,
+    /// Of each token, its place in its sequence.
+    pub positions: Vec<u32>,
+    pub spans: Vec<Span<'a>>,
+}
+
+/// The run of one sequence in a batch.
+#[derive(Clone, Debug)]
+pub(crate) struct Span<'a> {
+    /// Which tokens of the batch.
+    pub rows: Range<usize>,
+    /// Pages for every position up to the last one of the span.
+    pub pages: &'a [PageId],
+    pub output: Output,
+}
+
+/// Of which tokens a span wants scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    None,
+    Last,
+    All,
+}
+
+/// Scores before softmax. Kept by the caller from step to step, so that the memory is used again.
+#[derive(Debug, Default)]
+pub(crate) struct Logits {
+    vocab_size: usize,
+    /// [wanted rows, vocab_size], in the order of the spans.
+    pub values: Vec<f32>,
+    /// Of each span, what is wrong with it.
+    pub faults: Vec<Option<Error>>,
+}
+
+// === impl Batch ===
+
+impl<'a> Batch<'a> {
+    /// Adds `tokens`, the first of which stands at `position`.
+    pub fn push(&mut self, tokens: &[u32], position: usize, pages: &'a [PageId], output: Output) {
+        let first = self.tokens.len();
+        self.tokens.extend(tokens);
+        self.positions.extend((position..position + tokens.len()).map(|at| at as u32));
+        self.spans.push(Span { rows: first..self.tokens.len(), pages, output });
+    }
+
+    /// The tokens whose scores are wanted.
+    pub fn wanted(&self) -> Vec<usize> {
+        self.spans.iter().flat_map(Span::wanted).collect()
+    }
+}
+
+// === impl Span ===
+
+impl Span<'_> {
+    pub fn wanted(&self) -> Range<usize> {
+        match self.output {
+            Output::None => self.rows.end..self.rows.end,
+            Output::Last => self.rows.end - 1..self.rows.end,
+            Output::All => self.rows.clone(),
+        }
+    }
+}
+
+// === impl Logits ===
+
+impl Logits {
+    /// Room for `rows` rows, and no faults among `spans` spans.
+    pub fn reset(&mut self, vocab_size: usize, rows: usize, spans: usize) {
+        self.vocab_size = vocab_size;
+        self.values.resize(rows * vocab_size, 0.0);
+        self.faults.clear();
+        self.faults.resize(spans, None);
+    }
+
+    pub fn row(&self, at: usize) -> &[f32] {
+        &self.values[at * self.vocab_size..(at + 1) * self.vocab_size]
+    }
+}

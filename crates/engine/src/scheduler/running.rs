@@ -1,0 +1,182 @@
+//! One admitted sequence: what its context holds, how much of that is computed, and what it may still do.
+
+use crate::{
+    Error, Event, FinishReason, Logprobs, Sampling, Sequence, SequenceId,
+    pages::{Pages, Table},
+    sampler::Sampler,
+};
+
+/// What the context of a sequence may hold, and what a shift leaves of it.
+#[derive(Clone, Copy, Debug)]
+struct Context {
+    length: usize,
+    /// Tokens at the front that a shift keeps.
+    keep: usize,
+    /// Whether a full context is shifted or ends the sequence.
+    shift: bool,
+}
+
+pub(super) struct Running {
+    pub id: SequenceId,
+    context: Context,
+    /// Every token so far, the prompt's and the emitted ones; penalties look at its end.
+    history: Vec<u32>,
+    /// The tokens in the context: `history`, unless it was shifted. Those before `computed` are in the cache.
+    window: Vec<u32>,
+    computed: usize,
+    pub table: Table,
+    sampling: Sampling,
+    logprobs: Option<u8>,
+    prompt_tokens: usize,
+    is_prefilled: bool,
+    /// Tokens of output so far, those before a resume included.
+    emitted: u64,
+    /// Tokens that may still be emitted.
+    left: Option<usize>,
+    pub ignore_eos: bool,
+    /// The last step that gave this sequence a piece of its prefill: who waits longest is next.
+    pub turn: u64,
+}
+
+impl Running {
+    /// `bos` is kept by a shift in addition to what the sequence asks for.
+    pub fn new(sequence: Sequence, context_length: usize, bos: Option<u32>) -> Result<Running, Error> {
+        let prompt = sequence.prompt;
+        let Some(given) = prompt.len().checked_sub(sequence.resume_at).filter(|&given| given > 0) else {
+            return Err(Error::EmptyPrompt);
+        };
+        sequence.sampling.check()?;
+        let has_bos = bos.is_some_and(|bos| prompt[0] == bos);
+        let keep = sequence.keep.saturating_add(usize::from(has_bos)).min(context_length - 1);
+        let context = Context { length: context_length, keep, shift: sequence.shift };
+        let too_long = |tokens| Error::PromptTooLong { tokens, context_length };
+        if given > context_length {
+            return Err(too_long(given));
+        }
+        // What was emitted before went through the same shifts then: the window is what it would be now.
+        let mut window = prompt[..given].to_vec();
+        for &token in &prompt[given..] {
+            window.push(token);
+            context.settle(&mut window).ok_or_else(|| too_long(prompt.len()))?;
+        }
+        Ok(Running {
+            id: sequence.id,
+            context,
+            window,
+            computed: 0,
+            table: Table::default(),
+            sampling: sequence.sampling,
+            logprobs: sequence.logprobs,
+            prompt_tokens: prompt.len(),
+            is_prefilled: false,
+            emitted: sequence.resume_at as u64,
+            left: sequence.max_tokens,
+            ignore_eos: sequence.ignore_eos,
+            turn: 0,
+            history: prompt,
+        })
+    }
+
+    /// Tokens of the context that are not in the cache yet.
+    pub fn pending(&self) -> usize {
+        self.window.len() - self.computed
+    }
+
+    /// The next `count` of them and the position of the first.
+    pub fn next(&self, count: usize) -> (&[u32], usize) {
+        (&self.window[self.computed..self.computed + count], self.computed)
+    }
+
+    /// Whether a token is to be picked after the next `count` tokens.
+    pub fn picks_after(&self, count: usize) -> bool {
+        count == self.pending() && self.left != Some(0)
+    }
+
+    /// Gets pages for the next `count` tokens. False when too few are free.
+    pub fn grow(&mut self, pages: &mut Pages, count: usize) -> bool {
+        pages.grow(&mut self.table, self.computed + count)
+    }
+
+    /// Notes that `count` tokens more are in the cache. An event when that completes the prompt.
+    pub fn advance(&mut self, count: usize) -> Option<Event> {
+        self.computed += count;
+        if self.pending() > 0 || self.is_prefilled {
+            return None;
+        }
+        self.is_prefilled = true;
+        Some(Event::Prefilled { id: self.id, prompt_tokens: self.prompt_tokens, cached_tokens: 0 })
+    }
+
+    /// Picks the next token from `logits`.
+    pub fn pick(&self, sampler: &mut Sampler, logits: &[f32]) -> Result<(u32, Option<Logprobs>), Error> {
+        let token = sampler.sample(&self.sampling, logits, &self.history, self.emitted)?;
+        let logprobs = self.logprobs.map(|top| sampler.logprobs(logits, token, top.into())).transpose()?;
+        Ok((token, logprobs))
+    }
+
+    /// Takes a token that was emitted into the context. A reason when it was the last one.
+    pub fn accept(&mut self, token: u32, pages: &mut Pages) -> Option<FinishReason> {
+        self.emitted += 1;
+        self.left = self.left.map(|left| left - 1);
+        self.history.push(token);
+        self.window.push(token);
+        let before = self.window.len();
+        if self.left == Some(0) || self.context.settle(&mut self.window).is_none() {
+            return Some(FinishReason::Length);
+        }
+        if self.window.len() < before {
+            // What a shift moves gets other positions, so it is computed anew, as if it were a prompt.
+            self.computed = self.context.keep;
+            pages.shrink(&mut self.table, self.computed);
+        }
+        None
+    }
+}
+
+impl Context {
+    /// Makes room in a window that is one token too long: drops the older half of what is behind the kept tokens.
+    /// `None` when the window is too long and may not be shifted.
+    fn settle(self, window: &mut Vec<u32>) -> Option<()> {
+        if window.len() > self.length {
+            if !self.shift {
+                return None;
+            }
+            let dropped = ((self.length - self.keep) / 2).max(1);
+            window.drain(self.keep..self.keep + dropped);
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shift_keeps_the_front_and_the_newer_half() {
+        let context = Context { length: 8, keep: 2, shift: true };
+        let mut window: Vec<u32> = (0..8).collect();
+        assert_eq!(context.settle(&mut window), Some(()));
+        assert_eq!(window.len(), 8);
+        window.push(8);
+        assert_eq!(context.settle(&mut window), Some(()));
+        assert_eq!(window, [0, 1, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn a_shift_always_makes_room() {
+        for keep in 0..8 {
+            let context = Context { length: 8, keep, shift: true };
+            let mut window: Vec<u32> = (0..9).collect();
+            assert_eq!(context.settle(&mut window), Some(()));
+            assert!(window.len() <= 8 && window[..keep] == [0, 1, 2, 3, 4, 5, 6, 7][..keep]);
+            assert_eq!(window.last(), Some(&8));
+        }
+    }
+
+    #[test]
+    fn without_shift_a_full_context_is_the_end() {
+        let mut window: Vec<u32> = (0..9).collect();
+        assert_eq!(Context { length: 8, keep: 0, shift: false }.settle(&mut window), None);
+    }
+}

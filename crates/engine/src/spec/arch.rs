@@ -1,0 +1,105 @@
+//! The arch table: what a GGUF file cannot say about its architecture. A new architecture is a row here.
+
+use crate::{Error, kernels::activation::Activation, kernels::rope::Pairing};
+
+/// One row: the facts that are neither metadata nor the presence of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Arch {
+    /// `general.architecture`, and the prefix of the metadata keys.
+    pub name: &'static str,
+    pub pairing: Pairing,
+    pub activation: Activation,
+    /// Token rows are multiplied by the square root of the width.
+    pub scaled_embedding: bool,
+    pub window: Option<WindowRow>,
+    /// Attention and output soft-caps where the file names none.
+    pub soft_caps: Option<(f32, f32)>,
+    /// The one size, told by its number of blocks, whose queries are scaled by width / heads, not by the head.
+    pub wide_head_blocks: Option<usize>,
+}
+
+/// How sliding-window attention is spread over the blocks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct WindowRow {
+    /// The last block of each period sees everything, the others their window.
+    pub period: usize,
+    /// The window where the file names none; `None` = then there is no window.
+    pub default_tokens: Option<usize>,
+    /// The rope base of blocks with a window where the file names none; `None` = as everywhere, scaling included.
+    pub local_base: Option<f32>,
+}
+
+const LLAMA: Arch = Arch {
+    name: "llama",
+    pairing: Pairing::Neighbours,
+    activation: Activation::Silu,
+    scaled_embedding: false,
+    window: None,
+    soft_caps: None,
+    wide_head_blocks: None,
+};
+const QWEN: Arch = Arch { name: "qwen2", pairing: Pairing::Halves, ..LLAMA };
+const GEMMA: Arch = Arch {
+    name: "gemma",
+    pairing: Pairing::Halves,
+    activation: Activation::Gelu,
+    scaled_embedding: true,
+    ..LLAMA
+};
+
+pub(crate) const TABLE: &[Arch] = &[
+    LLAMA,
+    QWEN,
+    Arch { name: "qwen3", ..QWEN },
+    // Phi-3 files name a window, but their models were trained to see everything within their context.
+    Arch { name: "phi3", ..QWEN },
+    GEMMA,
+    Arch {
+        name: "gemma2",
+        window: Some(WindowRow { period: 2, default_tokens: Some(4096), local_base: None }),
+        soft_caps: Some((50.0, 30.0)),
+        wide_head_blocks: Some(46),
+        ..GEMMA
+    },
+    Arch {
+        name: "gemma3",
+        window: Some(WindowRow { period: 6, default_tokens: None, local_base: Some(10_000.0) }),
+        wide_head_blocks: Some(62),
+        ..GEMMA
+    },
+];
+
+/// Whether a model of this architecture can be loaded.
+pub fn is_supported(architecture: &str) -> bool {
+    TABLE.iter().any(|row| row.name == architecture)
+}
+
+pub(crate) fn row(architecture: &str) -> Result<&'static Arch, Error> {
+    TABLE.iter().find(|row| row.name == architecture).ok_or_else(|| Error::UnsupportedArchitecture {
+        name: architecture.to_owned(),
+        supported: TABLE.iter().map(|row| row.name).collect::<Vec<_>>().join(", "),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_architecture_has_one_row() {
+        for (at, arch) in TABLE.iter().enumerate() {
+            assert!(is_supported(arch.name));
+            assert!(TABLE[..at].iter().all(|other| other.name != arch.name), "{} twice", arch.name);
+        }
+        assert!(!is_supported("mamba"));
+    }
+
+    #[test]
+    fn an_unsupported_architecture_is_named_beside_the_supported_ones() {
+        let text = row("mamba").unwrap_err().to_string();
+        assert_eq!(
+            text,
+            "unsupported architecture \"mamba\"; supported: llama, qwen2, qwen3, phi3, gemma, gemma2, gemma3"
+        );
+    }
+}

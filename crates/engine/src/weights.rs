@@ -1,0 +1,164 @@
+//! The tensors of a file, taken out by name with the shape that the spec demands. Each is copied once, so the file
+//! may go away afterwards.
+
+use std::{borrow::Cow, collections::HashSet, sync::Arc};
+
+use candle_core::Device;
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use gguf::{File, Tensor, TensorType};
+
+use crate::{Error, kernels::matmul, kernels::unpack, linear::Linear};
+
+const SUPPORTED_TYPES: &str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K";
+/// A file may carry these for parts of a model that are not loaded: image towers and their projectors.
+const OTHER_PARTS: [&str; 2] = ["v.", "mm."];
+/// Old files store what every loader computes.
+const REDUNDANT: [&str; 2] = ["attn_rot_embd", "rotary_emb.inv_freq"];
+
+pub(crate) struct Weights<'a> {
+    file: &'a File,
+    taken: HashSet<String>,
+    total_bytes: u64,
+    taken_bytes: u64,
+    progress: &'a mut dyn FnMut(f32),
+}
+
+// === impl Weights ===
+
+impl<'a> Weights<'a> {
+    pub fn new(file: &'a File, progress: &'a mut dyn FnMut(f32)) -> Weights<'a> {
+        let total_bytes = total_bytes(file.header());
+        Weights { file, taken: HashSet::new(), total_bytes, taken_bytes: 0, progress }
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.file.header().tensor(name).is_some()
+    }
+
+    /// A vector of floats, if the file has it.
+    pub fn vector(&mut self, name: &str, len: usize) -> Result<Option<Vec<f32>>, Error> {
+        let Some(tensor) = self.take(name, &[len])? else { return Ok(None) };
+        let kind = dtype(tensor.kind)
+            .filter(|&kind| matmul::is_float(kind))
+            .ok_or_else(|| unsupported(tensor, "F32, F16, BF16"))?;
+        let mut values = vec![0.0; len];
+        unpack::widen(kind, self.file.data(tensor), &mut values);
+        if !values.iter().all(|value| value.is_finite()) {
+            return Err(Error::NotFinite { what: format!("tensor `{name}`") });
+        }
+        Ok(Some(values))
+    }
+
+    /// A vector that must be there.
+    pub fn expect_vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
+        self.vector(name, len)?.ok_or_else(|| missing(name))
+    }
+
+    /// A matrix of `rows` by `cols`, if the file has it.
+    pub fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Option<Arc<QTensor>>, Error> {
+        let Some(tensor) = self.take(name, &[cols, rows])? else { return Ok(None) };
+        let kind = dtype(tensor.kind)
+            .filter(|&kind| matmul::is_supported(kind))
+            .ok_or_else(|| unsupported(tensor, SUPPORTED_TYPES))?;
+        let bytes = self.file.data(tensor);
+        if !(bytes.as_ptr() as usize).is_multiple_of(align_of::<f32>()) {
+            let problem = format!("must be a multiple of 4, got {}", self.file.header().alignment);
+            return Err(Error::InvalidKey { key: "general.alignment".to_owned(), problem });
+        }
+        let storage = QStorage::from_data(Cow::Borrowed(bytes), &Device::Cpu, kind)?;
+        Ok(Some(Arc::new(QTensor::new(storage, (rows, cols))?)))
+    }
+
+    /// A matrix that must be there.
+    pub fn expect_matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Arc<QTensor>, Error> {
+        self.matrix(name, rows, cols)?.ok_or_else(|| missing(name))
+    }
+
+    /// The map `name`, with its bias if it has one.
+    pub fn linear(&mut self, name: &str, rows: usize, cols: usize) -> Result<Linear, Error> {
+        let weight = self.expect_matrix(&format!("{name}.weight"), rows, cols)?;
+        Ok(Linear::new(weight, 0, rows, self.vector(&format!("{name}.bias"), rows)?))
+    }
+
+    /// The maps that the tensor `name` holds one below another, `parts` rows each.
+    pub fn fused<const N: usize>(
+        &mut self,
+        name: &str,
+        parts: [usize; N],
+        cols: usize,
+    ) -> Result<[Linear; N], Error> {
+        let rows = parts.iter().sum();
+        let weight = self.expect_matrix(&format!("{name}.weight"), rows, cols)?;
+        let bias = self.vector(&format!("{name}.bias"), rows)?;
+        let mut first = 0;
+        Ok(parts.map(|rows| {
+            let at = first;
+            first += rows;
+            let bias = bias.as_ref().map(|bias| bias[at..first].to_vec());
+            Linear::new(weight.clone(), at, rows, bias)
+        }))
+    }
+
+    /// Fails if the file has a tensor that nobody took: a model that is half understood would talk nonsense.
+    pub fn finish(self) -> Result<(), Error> {
+        let header = self.file.header();
+        match header.tensors.iter().find(|tensor| is_ours(tensor) && !self.taken.contains(&tensor.name)) {
+            None => Ok(()),
+            Some(tensor) => Err(Error::UnknownTensor {
+                name: tensor.name.clone(),
+                architecture: header.architecture()?.to_owned(),
+            }),
+        }
+    }
+
+    /// `shape` is ggml's: the contiguous dimension first.
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Option<&'a Tensor>, Error> {
+        let Some(tensor) = self.file.header().tensor(name) else { return Ok(None) };
+        let expected: Vec<u64> = shape.iter().map(|&size| size as u64).collect();
+        if tensor.shape != expected {
+            return Err(Error::WrongShape { name: name.to_owned(), expected, found: tensor.shape.clone() });
+        }
+        if self.taken.insert(name.to_owned()) {
+            self.taken_bytes += tensor.bytes;
+            (self.progress)(self.taken_bytes as f32 / self.total_bytes.max(1) as f32);
+        }
+        Ok(Some(tensor))
+    }
+}
+
+/// The bytes of all tensors that a model of this file loads.
+pub(crate) fn total_bytes(gguf: &gguf::Gguf) -> u64 {
+    gguf.tensors.iter().filter(|tensor| is_ours(tensor)).map(|tensor| tensor.bytes).sum()
+}
+
+fn is_ours(tensor: &Tensor) -> bool {
+    !OTHER_PARTS.iter().any(|part| tensor.name.starts_with(part))
+        && !REDUNDANT.iter().any(|part| tensor.name.contains(part))
+}
+
+fn missing(name: &str) -> Error {
+    Error::MissingTensor { name: name.to_owned() }
+}
+
+fn unsupported(tensor: &Tensor, supported: &'static str) -> Error {
+    Error::UnsupportedType { name: tensor.name.clone(), found: tensor.kind.to_string(), supported }
+}
+
+fn dtype(kind: TensorType) -> Option<GgmlDType> {
+    Some(match kind {
+        TensorType::F32 => GgmlDType::F32,
+        TensorType::F16 => GgmlDType::F16,
+        TensorType::BF16 => GgmlDType::BF16,
+        TensorType::Q4_0 => GgmlDType::Q4_0,
+        TensorType::Q4_1 => GgmlDType::Q4_1,
+        TensorType::Q5_0 => GgmlDType::Q5_0,
+        TensorType::Q5_1 => GgmlDType::Q5_1,
+        TensorType::Q8_0 => GgmlDType::Q8_0,
+        TensorType::Q2K => GgmlDType::Q2K,
+        TensorType::Q3K => GgmlDType::Q3K,
+        TensorType::Q4K => GgmlDType::Q4K,
+        TensorType::Q5K => GgmlDType::Q5K,
+        TensorType::Q6K => GgmlDType::Q6K,
+        _ => return None,
+    })
+}
