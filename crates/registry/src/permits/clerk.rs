@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
@@ -27,6 +27,9 @@ use crate::{
 /// Between two attempts to give permits back: the others wait for them.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
 const MOST_PAUSE: Duration = Duration::from_secs(1);
+
+/// At the end: a second or two without a silent store, and the process has to end some day.
+const LAST_ATTEMPTS: u32 = 4;
 
 pub(crate) struct Clerk {
     pub store: Arc<dyn MetadataStore>,
@@ -78,7 +81,7 @@ impl Clerk {
                 false => Some(Instant::now() + backoff.pause()),
             };
         }
-        self.end();
+        self.end(backoff).await;
     }
 
     async fn serve(&mut self, request: Request) {
@@ -156,8 +159,13 @@ impl Clerk {
         }
     }
 
-    fn end(&mut self) {
-        self.books.collect();
+    /// Gives back what can be given back in a few attempts; the rest is for the reaper.
+    async fn end(&mut self, mut backoff: Backoff) {
+        let mut attempts = 1;
+        while !self.give_back().await && attempts < LAST_ATTEMPTS {
+            attempts += 1;
+            sleep(backoff.pause()).await;
+        }
         self.books.held.values().for_each(|held| held.forfeited.cancel());
         let left: Vec<&String> = self.books.leaving.keys().chain(self.books.held.keys()).collect();
         if !left.is_empty() {

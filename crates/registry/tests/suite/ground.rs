@@ -14,6 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// Of leases: the shortest that etcd grants.
 pub const TTL: Duration = Duration::from_secs(1);
 
+/// Where no process listens, and none ever will: a port that was free a moment ago may be another test's by now.
+pub const NOBODY: &str = "127.0.0.1:1";
+
 /// One metadata store for a whole cluster.
 pub enum Ground {
     Memory(Memory),

@@ -20,18 +20,16 @@ use registry::{
     testing::{Wire, WireState},
 };
 use tokio::{
-    net::TcpListener,
     sync::watch,
     task::{JoinHandle, JoinSet},
     time::sleep,
 };
 
-use crate::ground::{Ground, announce, soon, view, worker};
+use crate::ground::{Ground, NOBODY, announce, soon, view, worker};
 
 const MODELS: usize = 6;
 const ROUNDS: usize = 12;
 const BORROWERS_PER_WORKER: u64 = 3;
-const MOST: u32 = 5;
 
 // === The auditor ===
 
@@ -100,6 +98,8 @@ fn limit(content: &BTreeMap<String, Bytes>) -> usize {
 /// What all borrowers of a test have in common.
 struct Play {
     seed: u64,
+    /// The largest limit of the whole test.
+    most: u32,
     loaded: AtomicU32,
     granted: watch::Sender<usize>,
 }
@@ -108,9 +108,9 @@ struct Play {
 struct Loaded<'a>(&'a AtomicU32);
 
 impl<'a> Loaded<'a> {
-    fn new(play: &'a Play, most: u32) -> Loaded<'a> {
+    fn new(play: &'a Play) -> Loaded<'a> {
         let loaded = play.loaded.fetch_add(1, Ordering::SeqCst) + 1;
-        assert!(loaded <= most, "{loaded} models in memory with seed {}", play.seed);
+        assert!(loaded <= play.most, "{loaded} models in memory with seed {}", play.seed);
         Loaded(&play.loaded)
     }
 }
@@ -122,8 +122,8 @@ impl Drop for Loaded<'_> {
 }
 
 impl Play {
-    fn new(seed: u64) -> Arc<Play> {
-        Arc::new(Play { seed, loaded: AtomicU32::new(0), granted: watch::Sender::new(0) })
+    fn new(seed: u64, most: u32) -> Arc<Play> {
+        Arc::new(Play { seed, most, loaded: AtomicU32::new(0), granted: watch::Sender::new(0) })
     }
 
     async fn until_granted(&self, count: usize) {
@@ -140,9 +140,9 @@ async fn borrow(play: Arc<Play>, registry: Registry, session: Arc<Session>, numb
         let key = format!("m{}", rng.random_range(0..MODELS));
         match registry.acquire_permit(&session, &key).await {
             Ok(permit) => {
-                let loaded = Loaded::new(&play, MOST);
+                let loaded = Loaded::new(&play);
                 play.granted.send_modify(|granted| *granted += 1);
-                sleep(Duration::from_micros(rng.random_range(0..3_000))).await;
+                sleep(Duration::from_micros(rng.random_range(0..10_000))).await;
                 drop(loaded);
                 if rng.random_bool(0.7) {
                     // When it fails it is given back later.
@@ -166,18 +166,18 @@ fn set_to_work(play: &Arc<Play>, registry: &Registry, session: &Arc<Session>, wo
 
 /// The limit moves, and one process of three dies in the middle with whatever it holds.
 async fn everything_at_once(ground: &Ground, seed: u64) {
-    let play = Play::new(seed);
+    let play = Play::new(seed, 5);
     let auditor = audit(ground.store().await).await;
     let registries = [ground.registry().await, ground.registry().await];
-    pin(&registries[0], MOST).await;
+    pin(&registries[0], play.most).await;
     let mut working = Vec::new();
     for (i, registry) in registries.iter().cycle().take(4).enumerate() {
         let session = Arc::new(announce(registry, &format!("w{i}")).await);
         working.push(set_to_work(&play, registry, &session, i as u64));
     }
     let (mortal, wire) = ground.registry_on_a_wire().await;
-    let address = refusing_address().await;
-    let session = Arc::new(mortal.announce(WorkerRecord { address, ..worker("mortal") }).await.unwrap());
+    let record = WorkerRecord { address: NOBODY.into(), ..worker("mortal") };
+    let session = Arc::new(mortal.announce(record).await.unwrap());
     let mut doomed = set_to_work(&play, &mortal, &session, 9);
 
     play.until_granted(30).await;
@@ -194,14 +194,17 @@ async fn everything_at_once(ground: &Ground, seed: u64) {
 
 /// One process whose wire comes and goes, and loses answers.
 async fn a_flaky_wire(ground: &Ground, seed: u64) {
-    let play = Play::new(seed);
+    let play = Play::new(seed, 3);
     let auditor = audit(ground.store().await).await;
     let steady = ground.registry().await;
-    pin(&steady, 3).await;
+    pin(&steady, play.most).await;
     let (flaky, wire) = ground.registry_on_a_wire().await;
     let mut working = Vec::new();
+    // Kept to the end: a session that is dropped while the wire is cut leaves its permits to the reaper.
+    let mut sessions = Vec::new();
     for (i, registry) in [&steady, &flaky, &flaky].into_iter().enumerate() {
         let session = Arc::new(announce(registry, &format!("w{i}")).await);
+        sessions.push(session.clone());
         working.push(set_to_work(&play, registry, &session, i as u64));
     }
     let flapping = tokio::spawn(flap(wire.clone(), seed));
@@ -223,13 +226,12 @@ async fn flap(wire: Wire, seed: u64) {
 
 /// Under the automatic limit, which moves with every worker that comes or goes.
 async fn workers_come_and_go(ground: &Ground, seed: u64) {
-    let play = Play::new(seed);
+    let play = Play::new(seed, 9);
     let auditor = audit(ground.store().await).await;
     let registry = ground.registry().await;
     registry.set_limits_from_environment(Limits::default()).await.unwrap();
     let session = Arc::new(announce(&registry, "stays").await);
-    let working =
-        vec![set_to_work(&play, &registry, &session, 0), set_to_work(&play, &registry, &session, 1)];
+    let working = (0..3).map(|i| set_to_work(&play, &registry, &session, i)).collect();
     let others = [ground.registry().await, ground.registry().await];
     let coming_and_going = others.iter().enumerate().map(|(i, registry)| {
         let play = play.clone();
@@ -266,10 +268,6 @@ async fn finish(
 
 async fn pin(registry: &Registry, limit: u32) {
     registry.pin_limits(Pins { max_loaded_models: Some(limit), ..Pins::default() }).await.unwrap();
-}
-
-async fn refusing_address() -> String {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,7 @@ use registry::{Error, ReplicaState, Session, SessionState, WorkerRecord, testing
 use tokio::time::Instant;
 
 use crate::{
-    ground::{Ground, TTL, announce, config, replica, soon, start, view, worker},
+    ground::{Ground, NOBODY, TTL, announce, config, replica, soon, start, view, worker},
     on_both_stores,
 };
 
@@ -83,7 +83,7 @@ async fn what_is_published_while_cut_off_is_seen_later(ground: &Ground) {
 async fn the_id_of_a_live_worker_is_taken(ground: &Ground) {
     let (one, two) = (ground.registry().await, ground.registry().await);
     let _session = announce(&one, "w").await;
-    let twin = WorkerRecord { boot_id: "other".into(), address: "127.0.0.1:1".into(), ..worker("w") };
+    let twin = WorkerRecord { boot_id: "other".into(), address: NOBODY.into(), ..worker("w") };
     let began = Instant::now();
     let error = two.announce(twin).await.err().unwrap();
     // It was given the time in which a dead worker's lease ends.
@@ -93,8 +93,8 @@ async fn the_id_of_a_live_worker_is_taken(ground: &Ground) {
 
 async fn a_restarted_worker_takes_its_place_at_once(ground: &Ground) {
     let (one, two) = (ground.registry().await, ground.registry().await);
-    let old = one.announce(WorkerRecord { address: "127.0.0.1:1".into(), ..worker("w") }).await.unwrap();
-    let record = WorkerRecord { boot_id: "two".into(), address: "127.0.0.1:1".into(), ..worker("w") };
+    let old = one.announce(WorkerRecord { address: NOBODY.into(), ..worker("w") }).await.unwrap();
+    let record = WorkerRecord { boot_id: "two".into(), address: NOBODY.into(), ..worker("w") };
     let new = two.announce(record).await.unwrap();
     // The old one, were it alive after all, learns it and does not fight.
     soon("the old session's end", old.forfeited()).await;
