@@ -124,7 +124,7 @@ impl MetadataStore for Etcd {
             let options = options.with_revision(snapshot.revision);
             let get = |mut clients: Clients| {
                 let (from, options) = (from.clone(), options.clone());
-                async move { clients.kv.get(from, Some(options)).await }
+                async move { clients.keys.get(from, Some(options)).await }
             };
             let mut page = self.members.ask(Again::Yes, get).await?;
             if snapshot.revision == 0 {
@@ -151,7 +151,7 @@ impl MetadataStore for Etcd {
         });
         let commit = |mut clients: Clients| {
             let txn = txn.clone();
-            async move { clients.kv.txn(txn).await }
+            async move { clients.keys.txn(txn).await }
         };
         let response = self.members.ask(Again::IfNeverSent, commit).await;
         let response = response.map_err(|error| name_lease(error, lease))?;

@@ -12,7 +12,7 @@ mod scene;
 mod tests;
 mod victims;
 
-use scene::{Scene, Seat};
+use scene::{Candidate, Scene};
 
 /// What requests ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,6 +95,15 @@ fn is_worth_another(demand: &Demand, slots: u32) -> bool {
     demand.waiting >= slots.max(1)
 }
 
+/// Which idle replicas should go now, without anybody asking for their place: more are loaded than the limit allows,
+/// since it was lowered or a worker has died. Those that are missed least; what is busy goes later.
+pub fn surplus(view: &ClusterView, live: &Live) -> Vec<ReplicaId> {
+    let demand = Demand::default();
+    let scene = Scene::new(view, live, &demand);
+    let idle = victims::candidates(&scene).into_iter().filter(|occupant| occupant.has_permit);
+    idle.take(scene.surplus()).map(|occupant| ReplicaId::new(occupant.worker, occupant.replica_key)).collect()
+}
+
 /// What to do for `demand`. The order of preference: a free slot, a load that is under way, an empty place, an idle
 /// replica's place.
 pub fn plan(view: &ClusterView, live: &Live, demand: &Demand) -> Plan {
@@ -107,7 +116,7 @@ pub fn plan(view: &ClusterView, live: &Live, demand: &Demand) -> Plan {
     if scene.is_loading() {
         return Plan::Wait(Reason::Loading);
     }
-    let slots = ready.iter().map(|seat| seat.replica.slots).sum();
+    let slots = ready.iter().map(|candidate| candidate.replica.slots).sum();
     if !ready.is_empty() {
         // A second replica never costs another model its place.
         let another = is_worth_another(demand, slots).then(|| load_without_evicting(&scene)).flatten();
@@ -117,14 +126,14 @@ pub fn plan(view: &ClusterView, live: &Live, demand: &Demand) -> Plan {
 }
 
 /// Most free slots first; among equals the worker that does the least else.
-fn free_slots_first(scene: &Scene, ready: &[&Seat]) -> Vec<String> {
-    let mut free: Vec<&&Seat> =
-        ready.iter().filter(|seat| seat.replica.slots_used < seat.replica.slots).collect();
-    free.sort_by_key(|seat| {
-        let free = seat.replica.slots - seat.replica.slots_used;
-        (Reverse(free), scene.busy_slots(seat.worker), seat.worker)
+fn free_slots_first(scene: &Scene, ready: &[Candidate]) -> Vec<String> {
+    let mut free: Vec<&Candidate> =
+        ready.iter().filter(|ready| ready.replica.slots_used < ready.replica.slots).collect();
+    free.sort_by_cached_key(|ready| {
+        let free = ready.replica.slots - ready.replica.slots_used;
+        (Reverse(free), scene.busy_slots(ready.worker), ready.worker)
     });
-    free.into_iter().map(|seat| seat.worker.to_owned()).collect()
+    free.into_iter().map(|ready| ready.worker.to_owned()).collect()
 }
 
 fn load_without_evicting(scene: &Scene) -> Option<Plan> {
@@ -141,12 +150,13 @@ fn load(scene: &Scene) -> Plan {
     let candidates = victims::candidates(scene);
     let options = scene.places().filter_map(|place| {
         let chosen = victims::choose(scene, &candidates, &place)?;
-        let worst = chosen.iter().map(|seat| victims::rank(seat, scene.now_ns())).max();
+        let worst = chosen.iter().map(|occupant| victims::rank(occupant, scene.now_ns())).max();
         Some(((worst, chosen.len(), place.rank()), place.id, chosen))
     });
     match options.min_by(|(a, ..), (b, ..)| a.cmp(b)) {
         Some((_, worker, chosen)) => {
-            let evict = chosen.iter().map(|seat| ReplicaId::new(seat.worker, seat.replica_key)).collect();
+            let evict =
+                chosen.iter().map(|occupant| ReplicaId::new(occupant.worker, occupant.replica_key)).collect();
             Plan::Load { worker: worker.to_owned(), evict }
         }
         None => Plan::Wait(why_not(scene)),

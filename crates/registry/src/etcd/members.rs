@@ -34,7 +34,7 @@ struct Member {
 
 #[derive(Clone)]
 pub(super) struct Clients {
-    pub kv: KvClient,
+    pub keys: KvClient,
     pub watch: WatchClient,
     pub lease: LeaseClient,
 }
@@ -119,7 +119,7 @@ impl Member {
     async fn connect(&self, options: &ConnectOptions) -> Result<Clients, etcd_client::Error> {
         let client = Client::connect([&self.endpoint], Some(options.clone())).await?;
         Ok(Clients {
-            kv: client.kv_client().max_decoding_message_size(DECODE_BYTES),
+            keys: client.kv_client().max_decoding_message_size(DECODE_BYTES),
             watch: client.watch_client().max_decoding_message_size(DECODE_BYTES),
             lease: client.lease_client(),
         })

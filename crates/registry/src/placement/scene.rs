@@ -17,15 +17,21 @@ pub(super) struct Scene<'a> {
     pub demand: &'a Demand,
     view: &'a ClusterView,
     live: &'a Live,
-    /// Of the demanded model.
-    own: Vec<Seat<'a>>,
-    /// Of every model, by worker. Looked at only when there is something to load.
-    all: OnceCell<BTreeMap<&'a str, Vec<Seat<'a>>>>,
+    /// Of the demanded model, by worker. Made only when there is no free slot.
+    own: OnceCell<BTreeMap<&'a str, Occupant<'a>>>,
+    /// Of every model, by worker. Made only when there is something to load.
+    all: OnceCell<BTreeMap<&'a str, Vec<Occupant<'a>>>>,
+}
+
+/// A replica that could serve the demand, busy or not.
+pub(super) struct Candidate<'a> {
+    pub worker: &'a str,
+    pub replica: LiveReplica,
 }
 
 /// One replica, or the permit for one.
 #[derive(Clone, Debug)]
-pub(super) struct Seat<'a> {
+pub(super) struct Occupant<'a> {
     pub worker: &'a str,
     pub replica_key: &'a str,
     pub replica: LiveReplica,
@@ -44,7 +50,7 @@ pub(super) struct Place<'a> {
     memory_reported_free: Option<u64>,
     replicas: usize,
     /// The demanded model with too small a context, which would have to go first.
-    pub too_small: Option<&'a Seat<'a>>,
+    pub too_small: Option<&'a Occupant<'a>>,
 }
 
 /// Smaller is better: with a GPU, then with few replicas, then with much free memory.
@@ -54,24 +60,34 @@ pub(super) type PlaceRank<'a> = (bool, usize, Reverse<u64>, &'a str);
 
 impl<'a> Scene<'a> {
     pub fn new(view: &'a ClusterView, live: &'a Live, demand: &'a Demand) -> Scene<'a> {
-        let mut scene = Scene { demand, view, live, own: Vec::new(), all: OnceCell::new() };
-        let workers = view.workers.keys();
-        scene.own = workers.filter_map(|worker| scene.seat(worker, &demand.replica_key)).collect();
-        scene
+        Scene { demand, view, live, own: OnceCell::new(), all: OnceCell::new() }
     }
 
-    /// Replicas that could serve the demand, busy or not.
-    pub fn ready(&self) -> Vec<&Seat<'a>> {
-        let usable = self.own.iter().filter(|seat| self.is_usable(seat.worker));
-        usable.filter(|seat| seat.replica.state == ReplicaState::Ready && self.is_enough(seat)).collect()
+    /// Every request comes through here, so it looks at each worker once and at nothing else.
+    pub fn ready(&self) -> Vec<Candidate<'a>> {
+        let key = &self.demand.replica_key;
+        let usable = self.view.workers.keys().filter(|id| self.is_usable(id));
+        let candidates = usable.filter_map(|worker| {
+            let replica = match self.live.workers.get(worker) {
+                Some(live) => *live.replicas.get(key)?,
+                None => self.recorded(&ReplicaId::new(worker, key), false)?,
+            };
+            Some(Candidate { worker, replica })
+        });
+        let is_ready = |candidate: &Candidate| {
+            candidate.replica.state == ReplicaState::Ready
+                && self.is_enough(candidate.worker, &candidate.replica)
+        };
+        candidates.filter(is_ready).collect()
     }
 
     pub fn is_loading(&self) -> bool {
-        self.own.iter().any(|seat| seat.replica.state == ReplicaState::Loading && self.is_usable(seat.worker))
+        let mut own = self.own().values();
+        own.any(|occupant| occupant.replica.state == ReplicaState::Loading && self.is_usable(occupant.worker))
     }
 
     pub fn is_unloading(&self) -> bool {
-        self.seats().any(|seat| seat.replica.state == ReplicaState::Unloading)
+        self.occupants().any(|occupant| occupant.replica.state == ReplicaState::Unloading)
     }
 
     /// Slots in use on a worker, over all its replicas.
@@ -85,17 +101,25 @@ impl<'a> Scene<'a> {
         (self.view.permits.len() + 1).saturating_sub(self.view.max_loaded_models() as usize)
     }
 
+    /// By how many the permits exceed the limit, those not counted that are on their way back.
+    pub fn surplus(&self) -> usize {
+        let held = self.view.permits.len() - self.permits_leaving();
+        held.saturating_sub(self.view.max_loaded_models() as usize)
+    }
+
     /// How many of them are on their way back already.
     pub fn permits_leaving(&self) -> usize {
-        self.seats().filter(|seat| seat.has_permit && seat.replica.state == ReplicaState::Unloading).count()
+        self.occupants()
+            .filter(|occupant| occupant.has_permit && occupant.replica.state == ReplicaState::Unloading)
+            .count()
     }
 
     /// Of every replica on every worker, in the order of workers and replica keys.
-    pub fn seats(&self) -> impl Iterator<Item = &Seat<'a>> {
+    pub fn occupants(&self) -> impl Iterator<Item = &Occupant<'a>> {
         self.by_worker().values().flatten()
     }
 
-    pub fn seats_on(&self, worker: &str) -> &[Seat<'a>] {
+    pub fn occupants_of(&self, worker: &str) -> &[Occupant<'a>] {
         self.by_worker().get(worker).map_or(&[], Vec::as_slice)
     }
 
@@ -128,31 +152,42 @@ impl<'a> Scene<'a> {
     }
 
     /// Whether a slot has the positions that are asked for, or all that the model can have.
-    fn is_enough(&self, seat: &Seat) -> bool {
-        let record = self.view.replica(seat.worker, seat.replica_key);
-        let most = record.map(|record| record.train_context_length).filter(|&most| most > 0);
-        let wanted = self.demand.context_length.min(most.unwrap_or(u32::MAX));
-        seat.replica.context_length >= wanted
+    fn is_enough(&self, worker: &str, replica: &LiveReplica) -> bool {
+        if replica.context_length >= self.demand.context_length {
+            return true;
+        }
+        let record = self.view.replica(worker, &self.demand.replica_key);
+        record.is_some_and(|record| (1..=replica.context_length).contains(&record.train_context_length))
+    }
+
+    fn own(&self) -> &BTreeMap<&'a str, Occupant<'a>> {
+        self.own.get_or_init(|| {
+            let workers = self.view.workers.keys().map(String::as_str);
+            workers.filter_map(|id| Some((id, self.occupant(id, &self.demand.replica_key)?))).collect()
+        })
     }
 
     fn place<'s>(&'s self, id: &'s str, record: &'s WorkerRecord) -> Option<Place<'s>> {
-        let own = self.own.iter().find(|seat| seat.worker == id);
-        let too_small = own.filter(|seat| seat.replica.state == ReplicaState::Ready && !self.is_enough(seat));
+        let own = self.own().get(id);
+        let too_small = own.filter(|occupant| {
+            occupant.replica.state == ReplicaState::Ready
+                && !self.is_enough(occupant.worker, &occupant.replica)
+        });
         if own.is_some() != too_small.is_some() {
             return None;
         }
-        let seats = self.seats_on(id);
+        let occupants = self.occupants_of(id);
         Some(Place {
             id,
             record,
-            memory_taken: seats.iter().map(|seat| seat.replica.size_bytes).sum(),
+            memory_taken: occupants.iter().map(|occupant| occupant.replica.size_bytes).sum(),
             memory_reported_free: self.live.workers.get(id).and_then(|live| live.memory_free_bytes),
-            replicas: seats.len(),
+            replicas: occupants.len(),
             too_small,
         })
     }
 
-    fn by_worker(&self) -> &BTreeMap<&'a str, Vec<Seat<'a>>> {
+    fn by_worker(&self) -> &BTreeMap<&'a str, Vec<Occupant<'a>>> {
         self.all.get_or_init(|| {
             let records = self.view.replicas.keys().chain(self.view.permits.keys());
             let records = records.map(|id| (id.worker.as_str(), id.replica_key.as_str()));
@@ -160,9 +195,9 @@ impl<'a> Scene<'a> {
             let live =
                 live.flat_map(|(id, live)| live.replicas.keys().map(|key| (id.as_str(), key.as_str())));
             let ids: BTreeSet<(&str, &str)> = records.chain(live).collect();
-            let mut all: BTreeMap<&str, Vec<Seat>> = BTreeMap::new();
+            let mut all: BTreeMap<&str, Vec<Occupant>> = BTreeMap::new();
             for (worker, replica_key) in ids {
-                all.entry(worker).or_default().extend(self.seat(worker, replica_key));
+                all.entry(worker).or_default().extend(self.occupant(worker, replica_key));
             }
             all
         })
@@ -170,7 +205,7 @@ impl<'a> Scene<'a> {
 
     /// `None` when there is no such replica, and when its worker is gone: what a dead worker's permit holds is not
     /// ours to use or to evict.
-    fn seat(&self, worker: &'a str, replica_key: &'a str) -> Option<Seat<'a>> {
+    fn occupant(&self, worker: &'a str, replica_key: &'a str) -> Option<Occupant<'a>> {
         self.view.workers.get(worker)?;
         let id = ReplicaId::new(worker, replica_key);
         let has_permit = self.view.permits.contains_key(&id);
@@ -179,7 +214,7 @@ impl<'a> Scene<'a> {
             Some(live) => self.reported(live, &id, has_permit),
             None => self.recorded(&id, has_permit),
         };
-        Some(Seat { worker, replica_key, replica: replica?, has_permit, is_live: live.is_some() })
+        Some(Occupant { worker, replica_key, replica: replica?, has_permit, is_live: live.is_some() })
     }
 
     fn reported(&self, live: &LiveWorker, id: &ReplicaId, has_permit: bool) -> Option<LiveReplica> {

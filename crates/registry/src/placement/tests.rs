@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Demand, Live, LiveReplica, LiveWorker, Plan, Reason, plan};
+use super::{Demand, Live, LiveReplica, LiveWorker, Plan, Reason, plan, surplus};
 use crate::{
     keys::ReplicaId,
     limits::{Limits, LimitsRecord},
@@ -373,4 +373,24 @@ fn another_replica_costs_nobody_a_place() {
     // One worker runs a model once.
     let alone = Cluster::new(9).worker("a").replica("a", "m", busy(4));
     assert_eq!(alone.plan(&crowd), Plan::Wait(Reason::Busy));
+}
+
+// === Too many ===
+
+#[test]
+fn what_exceeds_a_lowered_limit_goes_unasked() {
+    let loaded = |limit| {
+        let cluster = Cluster::new(limit).worker("a").worker("b");
+        let cluster = cluster.replica("a", "x", used_before(10)).replica("b", "y", used_before(30));
+        cluster.replica("b", "z", busy(1)).replica("a", "leaving", in_state(ReplicaState::Unloading))
+    };
+    let surplus = |limit| {
+        let cluster = loaded(limit);
+        surplus(&cluster.view, &cluster.live).into_iter().map(|id| id.replica_key).collect::<Vec<_>>()
+    };
+    assert!(surplus(4).is_empty());
+    assert!(surplus(3).is_empty());
+    assert_eq!(surplus(2), ["y"]);
+    // The busy one stays until it is idle.
+    assert_eq!(surplus(1), ["y", "x"]);
 }

@@ -1,7 +1,7 @@
 //! Which idle replicas make room: those whose keep-alive has run out first, then the least recently used. A busy
 //! one never.
 
-use super::scene::{Place, Scene, Seat};
+use super::scene::{Occupant, Place, Scene};
 use crate::records::ReplicaState;
 
 /// Somebody who has just had an answer often asks again within this time: such a replica goes after all that have
@@ -12,8 +12,8 @@ const RECENT_NS: i64 = 2_000_000_000;
 /// when it would go by itself; and a name, so that everybody chooses alike.
 pub(super) type VictimRank<'a> = (bool, bool, bool, i64, i64, &'a str, &'a str);
 
-pub(super) fn rank<'a>(seat: &Seat<'a>, now_ns: i64) -> VictimRank<'a> {
-    let replica = &seat.replica;
+pub(super) fn rank<'a>(occupant: &Occupant<'a>, now_ns: i64) -> VictimRank<'a> {
+    let replica = &occupant.replica;
     let should_stay = replica.expires_at_ns > now_ns;
     let is_recent = now_ns.saturating_sub(replica.last_used_ns) < RECENT_NS;
     let is_forever = replica.expires_at_ns == i64::MAX;
@@ -23,27 +23,27 @@ pub(super) fn rank<'a>(seat: &Seat<'a>, now_ns: i64) -> VictimRank<'a> {
         is_forever,
         replica.last_used_ns,
         replica.expires_at_ns,
-        seat.worker,
-        seat.replica_key,
+        occupant.worker,
+        occupant.replica_key,
     )
 }
 
 /// Everybody who could go, least missed first.
-pub(super) fn candidates<'s, 'a>(scene: &'s Scene<'a>) -> Vec<&'s Seat<'a>> {
-    let mut idle: Vec<&Seat> = scene.seats().filter(|seat| is_idle(scene, seat)).collect();
-    idle.sort_by_key(|seat| rank(seat, scene.now_ns()));
+pub(super) fn candidates<'s, 'a>(scene: &'s Scene<'a>) -> Vec<&'s Occupant<'a>> {
+    let mut idle: Vec<&Occupant> = scene.occupants().filter(|occupant| is_idle(scene, occupant)).collect();
+    idle.sort_by_key(|occupant| rank(occupant, scene.now_ns()));
     idle
 }
 
 /// Who must go so that the demanded model can be loaded at `place`; `None` when it cannot, or not yet.
 pub(super) fn choose<'s, 'a>(
     scene: &'s Scene<'a>,
-    candidates: &[&'s Seat<'a>],
+    candidates: &[&'s Occupant<'a>],
     place: &Place<'s>,
-) -> Option<Vec<&'s Seat<'a>>> {
+) -> Option<Vec<&'s Occupant<'a>>> {
     let mut chosen = Vec::new();
     if let Some(small) = place.too_small {
-        chosen.push(*candidates.iter().find(|seat| is_same(seat, small))?);
+        chosen.push(*candidates.iter().find(|occupant| is_same(occupant, small))?);
     }
     free_memory(scene, candidates, place, &mut chosen)?;
     free_permits(scene, candidates, &mut chosen)?;
@@ -52,24 +52,25 @@ pub(super) fn choose<'s, 'a>(
 
 fn free_memory<'s, 'a>(
     scene: &'s Scene<'a>,
-    candidates: &[&'s Seat<'a>],
+    candidates: &[&'s Occupant<'a>],
     place: &Place<'s>,
-    chosen: &mut Vec<&'s Seat<'a>>,
+    chosen: &mut Vec<&'s Occupant<'a>>,
 ) -> Option<()> {
     let needed = place.memory_missing(scene.demand.size_bytes);
     if needed == 0 {
         return Some(());
     }
-    let size = |seat: &Seat| seat.replica.size_bytes;
-    let leaving = scene.seats_on(place.id).iter().filter(|seat| is_leaving(seat)).map(size).sum::<u64>();
-    let mut freed = leaving + chosen.iter().map(|seat| size(seat)).sum::<u64>();
-    for seat in candidates.iter().filter(|seat| seat.worker == place.id) {
+    let size = |occupant: &Occupant| occupant.replica.size_bytes;
+    let leaving =
+        scene.occupants_of(place.id).iter().filter(|occupant| is_leaving(occupant)).map(size).sum::<u64>();
+    let mut freed = leaving + chosen.iter().map(|occupant| size(occupant)).sum::<u64>();
+    for occupant in candidates.iter().filter(|occupant| occupant.worker == place.id) {
         if freed >= needed {
             break;
         }
-        if !chosen.iter().any(|other| is_same(seat, other)) {
-            freed += size(seat);
-            chosen.push(*seat);
+        if !chosen.iter().any(|other| is_same(occupant, other)) {
+            freed += size(occupant);
+            chosen.push(*occupant);
         }
     }
     // With nobody to evict it is a matter of waiting for those who leave.
@@ -78,38 +79,38 @@ fn free_memory<'s, 'a>(
 
 fn free_permits<'s, 'a>(
     scene: &'s Scene<'a>,
-    candidates: &[&'s Seat<'a>],
-    chosen: &mut Vec<&'s Seat<'a>>,
+    candidates: &[&'s Occupant<'a>],
+    chosen: &mut Vec<&'s Occupant<'a>>,
 ) -> Option<()> {
     let needed = scene.permits_to_free();
     if needed == 0 {
         return Some(());
     }
-    let mut freed = scene.permits_leaving() + chosen.iter().filter(|seat| seat.has_permit).count();
-    for seat in candidates.iter().filter(|seat| seat.has_permit) {
+    let mut freed = scene.permits_leaving() + chosen.iter().filter(|occupant| occupant.has_permit).count();
+    for occupant in candidates.iter().filter(|occupant| occupant.has_permit) {
         if freed >= needed {
             break;
         }
-        if !chosen.iter().any(|other| is_same(seat, other)) {
+        if !chosen.iter().any(|other| is_same(occupant, other)) {
             freed += 1;
-            chosen.push(*seat);
+            chosen.push(*occupant);
         }
     }
     (freed >= needed && !chosen.is_empty()).then_some(())
 }
 
-fn is_idle(scene: &Scene, seat: &Seat) -> bool {
+fn is_idle(scene: &Scene, occupant: &Occupant) -> bool {
     // Without word from the worker itself nobody knows whether it is busy.
-    seat.is_live
-        && seat.replica.state == ReplicaState::Ready
-        && seat.replica.slots_used == 0
-        && scene.is_reachable(seat.worker)
+    occupant.is_live
+        && occupant.replica.state == ReplicaState::Ready
+        && occupant.replica.slots_used == 0
+        && scene.is_reachable(occupant.worker)
 }
 
-fn is_leaving(seat: &Seat) -> bool {
-    seat.replica.state == ReplicaState::Unloading
+fn is_leaving(occupant: &Occupant) -> bool {
+    occupant.replica.state == ReplicaState::Unloading
 }
 
-fn is_same(a: &Seat, b: &Seat) -> bool {
+fn is_same(a: &Occupant, b: &Occupant) -> bool {
     (a.worker, a.replica_key) == (b.worker, b.replica_key)
 }
