@@ -41,14 +41,15 @@ check: ## Format and lint: everything that needs no running
 
 .PHONY: test
 test: tools models check ## Everything that CI runs
-	cargo build --locked -p cli
+	# One build for the binary and the tests: two would compile most dependencies twice, with other features.
+	cargo build --workspace --all-targets --locked
 	cargo test --workspace --locked
 
 .PHONY: scenarios
-scenarios: ## Run the API scenarios against the server at OLLAMA_HOST
+scenarios: models ## Run the API scenarios against the server at OLLAMA_HOST
 	cargo test --locked -p tests --test scenarios -- --nocapture
 
 .PHONY: reference
 reference: models ## Compute the reference vectors anew with llama.cpp (needs 15 minutes)
 	@.ci/tools python
-	tests/reference/make.sh $(SMOLLM2) $(GEMMA3)
+	crates/engine/tests/reference/make.sh $(SMOLLM2) $(GEMMA3)
