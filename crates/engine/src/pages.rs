@@ -30,6 +30,7 @@ impl Pages {
         self.total
     }
 
+    #[cfg(test)]
     pub fn free(&self) -> usize {
         self.free.len()
     }

@@ -134,7 +134,7 @@ fn read_heads(keys: Keys<'_>, arch: &Arch, blocks: usize, width: usize) -> Resul
     }
     let key_dim = match keys.optional_count("attention.key_length", MAX_WIDTH)? {
         Some(key_dim) => key_dim,
-        None if width % count == 0 => width / count,
+        None if width.is_multiple_of(count) => width / count,
         None => {
             let problem = format!("must divide the width {width} where there is no key_length, got {count}");
             return Err(keys.wrong("attention.head_count", &problem));

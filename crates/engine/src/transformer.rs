@@ -18,7 +18,7 @@ use crate::{
     model::{Batch, Logits, Model},
     spec::Spec,
 };
-use attention::Attention;
+use attention::{Attention, Step};
 pub(crate) use build::Setup;
 use cache::Cache;
 use feed_forward::FeedForward;
@@ -118,7 +118,8 @@ impl Transformer {
             Body::Attention(body) => {
                 let is_local = spec.local_rope.is_some() && spec.is_local(branch.block);
                 let angles = if is_local { &*local_angles } else { &*angles };
-                body.forward(compute, (batch, angles), (cache, branch.block), attention, (input, update))?;
+                let step = Step { compute, batch, angles };
+                body.forward(step, (cache, branch.block), attention, (input, update))?;
             }
             Body::FeedForward(body) => body.forward(compute, feed_forward, input, update)?,
         }

@@ -1,3 +1,5 @@
+//! Choices against the formulas, and against what the reference left of a distribution.
+
 use proptest::prelude::*;
 use serde::Deserialize;
 

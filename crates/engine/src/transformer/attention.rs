@@ -40,16 +40,24 @@ pub(super) struct Buffers {
     mixed: Input,
 }
 
+/// What a step computes with, and on.
+#[derive(Clone, Copy)]
+pub(super) struct Step<'a> {
+    pub compute: &'a Compute,
+    pub batch: &'a Batch<'a>,
+    pub angles: &'a Angles,
+}
+
 impl Attention {
     /// `input`: [n, width] to `out`: [n, width], leaving keys and values of block `block` in `cache`.
     pub fn forward(
         &self,
-        compute: &Compute,
-        (batch, angles): (&Batch<'_>, &Angles),
+        step: Step<'_>,
         (cache, block): (&mut Cache, usize),
         buffers: &mut Buffers,
         (input, out): (&mut Input, &mut Vec<f32>),
     ) -> Result<(), Error> {
+        let Step { compute, batch, angles } = step;
         let Buffers { query, key, value, mixed } = buffers;
         let Heads { key_dim, value_dim, kv_count, .. } = self.heads;
         let maps = &mut [(&self.query, &mut *query), (&self.key, &mut *key), (&self.value, &mut *value)];
@@ -68,19 +76,13 @@ impl Attention {
             }
         }
         mixed.values().resize(batch.tokens.len() * self.heads.count * value_dim, 0.0);
-        self.mix(compute, batch, (cache, block), query, mixed.values()); // [n, heads * value_dim]
+        self.mix(step, (cache, block), query, mixed.values()); // [n, heads * value_dim]
         Linear::forward(compute, mixed, &mut [(&self.out, out)]) // [n, width]
     }
 
     /// Attention proper: queries, [n, heads * key_dim], to `out`, [n, heads * value_dim].
-    fn mix(
-        &self,
-        compute: &Compute,
-        batch: &Batch<'_>,
-        (cache, block): (&Cache, usize),
-        query: &[f32],
-        out: &mut [f32],
-    ) {
+    fn mix(&self, step: Step<'_>, (cache, block): (&Cache, usize), query: &[f32], out: &mut [f32]) {
+        let Step { compute, batch, .. } = step;
         let items = self.items(batch);
         let out = Shared::new(out);
         compute.pool.split(items.len(), 1, |range| {
