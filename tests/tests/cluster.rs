@@ -123,7 +123,6 @@ async fn a_worker_told_to_stop_finishes_its_streams() {
     plan.workers = 1;
     plan.environment.push(("CARAVAN_SCRIPTED_TOKENS_PER_SECOND", "50".to_owned()));
     let mut cluster = Cluster::start_on_etcd(&plan).await.unwrap();
-    cluster.create("story", SMOLLM2).await.unwrap();
     let base = cluster.base(0).unwrap();
     let mut lines = std::pin::pin!(stream(&base, "story", json!({"num_predict": 40})).await);
     lines.next().await.expect("the stream began");

@@ -45,6 +45,7 @@ async fn every_scenario_holds() {
     assert!(failures.is_empty(), "{} of {played} scenarios failed:\n{}", failures.len(), failures.join("\n"));
     assert!(played >= 60, "only {played} scenarios were found");
     if let Some(cluster) = own {
-        cluster.check_logs(&[]).unwrap();
+        // A template that does not parse is an inner error to Ollama, and so to its log.
+        cluster.check_logs(&["template error"]).unwrap();
     }
 }

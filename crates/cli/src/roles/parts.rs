@@ -34,11 +34,13 @@ impl Parts<'_> {
             }
             None => (None, WorkerRecord::IN_PROCESS.to_owned()),
         };
+        // Gateways let a scripted worker serve names that no store has.
+        let device = if settings.scripted { "scripted" } else { "cpu" };
         let mut config = worker::Config {
             id: settings.id.clone(),
             address,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            devices: vec![Device { kind: "cpu".to_owned(), ..Device::default() }],
+            devices: vec![Device { kind: device.to_owned(), ..Device::default() }],
             ..worker::Config::default()
         };
         if let Some(keep_alive) = settings.keep_alive {
