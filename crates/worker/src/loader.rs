@@ -1,0 +1,44 @@
+//! Where engines come from: the seam between the replicas, which know when to load, and what is loaded.
+
+mod candle;
+mod scripted;
+
+use std::ops::ControlFlow;
+
+use api::Error;
+use engine::Engine;
+use protocol::v1::{LoadOptions, Model};
+
+pub use self::{candle::CandleLoader, scripted::ScriptedLoader};
+
+/// Finds models and loads them. Everything here blocks and runs on a blocking thread.
+pub trait Loader: Send + Sync + 'static {
+    /// Finds the files of a model and reads what the plan needs to know, but no weights.
+    fn open(&self, model: &Model, options: &LoadOptions) -> Result<Box<dyn Opened>, Error>;
+
+    /// How many sequences a replica runs when nobody says so: batching makes more of them cheap, until the
+    /// device's arithmetic is the bound.
+    fn automatic_slots(&self) -> usize;
+}
+
+/// A model that could be loaded.
+pub trait Opened: Send {
+    fn train_context_length(&self) -> usize;
+
+    /// What a replica of that shape would take.
+    fn size_bytes(&self, shape: Shape) -> u64;
+
+    /// Reports how far it is, from 0 to 1; a break gives the load up as soon as possible.
+    fn load(self: Box<Self>, shape: Shape, progress: Report<'_>) -> Result<Box<dyn Engine>, Error>;
+}
+
+/// Called as a load goes on.
+pub type Report<'a> = &'a mut dyn FnMut(f32) -> ControlFlow<()>;
+
+/// How large a replica is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub slots: usize,
+    /// Positions of one slot.
+    pub context_length: usize,
+}

@@ -1,0 +1,102 @@
+//! How much memory the machine has, and whether a model fits.
+
+use std::{fmt, sync::Arc};
+
+use api::{Code, Error};
+
+/// A measurement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    pub total_bytes: u64,
+    /// What may be used without swapping; the page cache counts as free.
+    pub available_bytes: u64,
+}
+
+/// Where measurements come from: the machine, or a test.
+#[derive(Clone)]
+pub struct Gauge(Arc<dyn Fn() -> Memory + Send + Sync>);
+
+// === impl Gauge ===
+
+impl Gauge {
+    /// `/proc/meminfo`. On a machine that has none nothing is known, and nothing is refused.
+    pub fn system() -> Gauge {
+        Gauge::new(|| {
+            let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+            parse(&text).unwrap_or_default()
+        })
+    }
+
+    pub fn new(measure: impl Fn() -> Memory + Send + Sync + 'static) -> Gauge {
+        Gauge(Arc::new(measure))
+    }
+
+    pub fn measure(&self) -> Memory {
+        (self.0)()
+    }
+}
+
+impl Default for Gauge {
+    fn default() -> Gauge {
+        Gauge::system()
+    }
+}
+
+impl fmt::Debug for Gauge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Gauge").field(&self.measure()).finish()
+    }
+}
+
+/// The error of a model that does not fit, in the words that older Ollamas used and clients know.
+pub fn too_large(needed_bytes: u64, available_bytes: u64) -> Error {
+    let (needed, available) = (gib(needed_bytes), gib(available_bytes));
+    let text =
+        format!("model requires more system memory ({needed} GiB) than is available ({available} GiB)");
+    Error::new(Code::OutOfMemory, text)
+}
+
+fn gib(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / f64::from(1 << 30))
+}
+
+fn parse(text: &str) -> Option<Memory> {
+    let kib = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+        line.trim_start_matches(':').split_whitespace().next()?.parse::<u64>().ok()
+    };
+    Some(Memory {
+        total_bytes: kib("MemTotal")?.saturating_mul(1024),
+        available_bytes: kib("MemAvailable")?.saturating_mul(1024),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn available_memory_is_read_and_not_free_memory() {
+        let text = "MemTotal:       16000 kB\nMemFree:          100 kB\nMemAvailable:    9000 kB\n";
+        assert_eq!(parse(text), Some(Memory { total_bytes: 16_000 << 10, available_bytes: 9_000 << 10 }));
+    }
+
+    #[test]
+    fn a_file_of_another_kind_tells_nothing() {
+        assert_eq!(parse("MemTotal: much\n"), None);
+        assert_eq!(parse(""), None);
+    }
+
+    #[test]
+    fn a_model_that_does_not_fit_is_told_with_both_numbers() {
+        let error = too_large(6 << 30, 3 << 29);
+        assert_eq!(error.code, Code::OutOfMemory);
+        assert_eq!(error.message, "model requires more system memory (6.0 GiB) than is available (1.5 GiB)");
+    }
+
+    #[test]
+    fn this_machine_has_memory() {
+        let memory = Gauge::system().measure();
+        assert!(memory.available_bytes <= memory.total_bytes, "{memory:?}");
+    }
+}

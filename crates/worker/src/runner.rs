@@ -1,0 +1,304 @@
+//! The thread that owns one loaded engine. It steps while a sequence runs and parks while none does.
+//!
+//! Commands go in through a bounded channel, answers come out through one outbox per sequence. Nothing waits in here:
+//! who brings no [`Slot`] cannot ask for a sequence. A sequence whose reader has left is cancelled before the next
+//! step, in prefill too (C5).
+
+use std::{
+    collections::{HashMap, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread,
+    time::Instant,
+};
+
+use api::{Code, Error};
+use engine::{Engine, Event, FinishReason, Info, Sequence, SequenceId, Tokenizer};
+use protocol::v1::done::Reason;
+use tokio::sync::{
+    mpsc::{self, error::TryRecvError},
+    oneshot,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    answer::Answer,
+    changes::Changes,
+    slots::{Slot, Slots},
+};
+
+/// How much embedding is done between two steps: as much as a prefill chunk, so that it stalls running sequences no
+/// longer than a long prompt does.
+const EMBED_TOKENS: usize = 512;
+
+/// What clients of Ollama read when the engine dies.
+const STOPPED: &str = "model runner has unexpectedly stopped, this may be due to resource limitations or an internal \
+                       error, check ollama server logs for details";
+
+/// The handle of a running engine. Dropped, the thread ends by itself.
+#[derive(Debug)]
+pub struct Runner {
+    commands: mpsc::Sender<Command>,
+    info: Info,
+    tokenizer: Arc<Tokenizer>,
+    slots: Slots,
+    ended: CancellationToken,
+}
+
+#[derive(Debug)]
+enum Command {
+    Admit { sequence: Sequence, answer: Answer, slot: Slot },
+    Embed(Embed),
+    Stop,
+}
+
+#[derive(Debug)]
+struct Embed {
+    inputs: VecDeque<Vec<u32>>,
+    rows: Vec<Vec<f32>>,
+    reply: oneshot::Sender<Result<Vec<Vec<f32>>, Error>>,
+    slot: Slot,
+}
+
+// === impl Runner ===
+
+impl Runner {
+    /// Starts the thread. Every change of the slots, and the end of the thread, rings the bell.
+    pub fn start(engine: Box<dyn Engine>, changes: Changes) -> std::io::Result<Runner> {
+        let info = engine.info().clone();
+        let tokenizer = engine.tokenizer();
+        // Who sends a command holds a slot until the thread has taken it; one more for the stop.
+        let (commands, receiver) = mpsc::channel(info.slots + 1);
+        let slots = Slots::new(info.slots, changes.clone());
+        let ended = CancellationToken::new();
+        let end = End { ended: ended.clone(), changes };
+        thread::Builder::new().name("runner".into()).spawn(move || main(engine, receiver, end))?;
+        Ok(Runner { commands, info, tokenizer, slots, ended })
+    }
+
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
+    pub fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    /// Runs a sequence; its id is chosen here. Whatever goes wrong, the reader of the answer learns it.
+    pub fn admit(&self, slot: Slot, sequence: Sequence, answer: Answer) {
+        // When the thread has ended the answer is dropped in here, which tells its reader.
+        let _ = self.commands.try_send(Command::Admit { sequence, answer, slot });
+    }
+
+    /// One row per input. Dropped, it is cancelled after at most one step.
+    pub async fn embed(&self, slot: Slot, inputs: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, Error> {
+        let (reply, answer) = oneshot::channel();
+        let embed = Embed { rows: Vec::with_capacity(inputs.len()), inputs: inputs.into(), reply, slot };
+        let _ = self.commands.try_send(Command::Embed(embed));
+        answer
+            .await
+            .unwrap_or_else(|_| Err(Error::unavailable("the model runner ended before the answer did")))
+    }
+
+    /// Ends the thread after its step; what still runs breaks off. Back when the engine's memory is free.
+    pub async fn stop(&self) {
+        // A thread that has ended needs no command, and a second one changes nothing.
+        let _ = self.commands.try_send(Command::Stop);
+        self.ended.cancelled().await;
+    }
+
+    /// Whether the thread has ended, called for or not.
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+}
+
+// === the thread ===
+
+/// Tells the end of the thread, in whatever way it ends.
+struct End {
+    ended: CancellationToken,
+    changes: Changes,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.ended.cancel();
+        self.changes.notify();
+    }
+}
+
+fn main(engine: Box<dyn Engine>, commands: mpsc::Receiver<Command>, end: End) {
+    let mut owner = Owner { engine, commands, running: HashMap::new(), embeds: VecDeque::new(), next_id: 0 };
+    // A panic in the engine is an error of its own making: its sequences end, the process goes on.
+    match catch_unwind(AssertUnwindSafe(|| owner.run())) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the engine cannot go on");
+            owner.fail_all(&Error::new(fatal_code(&error), format!("{STOPPED}: {error}")));
+        }
+        Err(_) => {
+            tracing::error!("the engine panicked");
+            owner.fail_all(&Error::internal(STOPPED));
+        }
+    }
+    // The memory is free before anybody hears of the end.
+    drop(owner);
+    drop(end);
+}
+
+struct Owner {
+    engine: Box<dyn Engine>,
+    commands: mpsc::Receiver<Command>,
+    running: HashMap<SequenceId, Running>,
+    embeds: VecDeque<Embed>,
+    next_id: SequenceId,
+}
+
+struct Running {
+    answer: Answer,
+    /// Free when the engine's slot is.
+    slot: Slot,
+}
+
+impl Owner {
+    fn run(&mut self) -> Result<(), engine::Error> {
+        while self.take_commands() {
+            self.cancel_the_left();
+            self.embed_some();
+            for event in self.engine.step()? {
+                self.settle(event, Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    /// False when it is time to end. Waits only while there is nothing to do.
+    fn take_commands(&mut self) -> bool {
+        let is_idle = self.running.is_empty() && self.embeds.is_empty();
+        let mut next = match is_idle {
+            true => self.commands.blocking_recv().ok_or(TryRecvError::Disconnected),
+            false => self.commands.try_recv(),
+        };
+        loop {
+            match next {
+                Ok(Command::Admit { sequence, answer, slot }) => self.admit(sequence, answer, slot),
+                Ok(Command::Embed(embed)) => self.embeds.push_back(embed),
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return false,
+                Err(TryRecvError::Empty) => return true,
+            }
+            next = self.commands.try_recv();
+        }
+    }
+
+    fn admit(&mut self, sequence: Sequence, mut answer: Answer, slot: Slot) {
+        let id = self.next_id;
+        self.next_id += 1;
+        match self.engine.admit(Sequence { id, ..sequence }) {
+            Ok(()) => {
+                answer.start(Instant::now());
+                self.running.insert(id, Running { answer, slot });
+            }
+            Err(error) => answer.fail(error.into()),
+        }
+    }
+
+    fn cancel_the_left(&mut self) {
+        let engine = &mut self.engine;
+        self.running.retain(|id, running| {
+            let gone = running.answer.is_gone();
+            if gone {
+                engine.cancel(*id);
+            }
+            !gone
+        });
+        self.embeds.retain(|embed| !embed.reply.is_closed());
+    }
+
+    /// A bounded part of one call's inputs; the calls take turns.
+    fn embed_some(&mut self) {
+        let Some(mut embed) = self.embeds.pop_front() else { return };
+        let mut inputs = Vec::new();
+        let mut tokens = 0;
+        while let Some(input) = embed.inputs.front()
+            && (inputs.is_empty() || tokens + input.len() <= EMBED_TOKENS)
+        {
+            tokens += input.len();
+            inputs.extend(embed.inputs.pop_front());
+        }
+        match self.engine.embed(&inputs) {
+            Ok(rows) => embed.rows.extend(rows),
+            Err(error) => return embed.finish(Some(error)),
+        }
+        if embed.inputs.is_empty() { embed.finish(None) } else { self.embeds.push_back(embed) }
+    }
+
+    fn settle(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Prefilled { id, prompt_tokens, cached_tokens } => {
+                if let Some(running) = self.running.get_mut(&id) {
+                    running.answer.prefill(prompt_tokens, cached_tokens, now);
+                }
+            }
+            Event::Token { id, token, logprob } => {
+                let Some(running) = self.running.get_mut(&id) else { return };
+                if running.answer.push(token, logprob.as_ref()).is_break() {
+                    self.engine.cancel(id);
+                    self.finish(id, Reason::Stop, now);
+                }
+            }
+            Event::Finished { id, reason: FinishReason::Stop } => self.finish(id, Reason::Stop, now),
+            Event::Finished { id, reason: FinishReason::Length } => self.finish(id, Reason::Length, now),
+            Event::Failed { id, error } => {
+                if let Some(running) = self.running.remove(&id) {
+                    running.answer.fail(error.into());
+                }
+            }
+        }
+    }
+
+    /// Unknown ids are those that a stop string ended in the same step.
+    fn finish(&mut self, id: SequenceId, reason: Reason, now: Instant) {
+        if let Some(Running { answer, slot }) = self.running.remove(&id) {
+            // The slot first: who has read the last chunk may ask for the next sequence at once.
+            drop(slot);
+            answer.finish(reason, now);
+        }
+    }
+
+    fn fail_all(&mut self, error: &Error) {
+        for (_, running) in self.running.drain() {
+            running.answer.fail(error.clone());
+        }
+        for embed in self.embeds.drain(..) {
+            let _ = embed.reply.send(Err(error.clone()));
+        }
+    }
+}
+
+// === impl Embed ===
+
+impl Embed {
+    fn finish(self, error: Option<engine::Error>) {
+        // The slot first: who has the vectors may ask for the next ones at once.
+        drop(self.slot);
+        let result = error.map_or(Ok(self.rows), |error| Err(error.into()));
+        // A caller that has left needs no answer.
+        let _ = self.reply.send(result);
+    }
+}
+
+/// An engine that cannot go on is never the request's fault.
+fn fatal_code(error: &engine::Error) -> Code {
+    match error.code() {
+        Code::OutOfMemory => Code::OutOfMemory,
+        _ => Code::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! The component: a worker that is announced, serves, and in the end drains.
+
+use std::{io, sync::Arc, time::Duration};
+
+use futures::{Stream, future};
+use protocol::{MAX_MESSAGE_BYTES, v1::worker_server::WorkerServer};
+use registry::{Registry, Session, WorkerRecord};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{
+    Channel, Server,
+    server::{Connected, TcpIncoming},
+};
+
+use crate::{
+    config::Config,
+    in_process::{Connector, Incoming, in_process},
+    loader::Loader,
+    replicas::Replicas,
+    service::Service,
+};
+
+/// Calls of one gateway that may be open at once. Most are answers; `busy` is answered as fast as it is asked.
+const MAX_STREAMS: u32 = 4096;
+
+/// How long connections may take to end after everything else has.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// A worker that other processes can see. It serves once [`Worker::serve`] runs.
+pub struct Worker {
+    config: Config,
+    replicas: Replicas,
+    session: Arc<Session>,
+    connector: Connector,
+    incoming: Incoming,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("announce worker `{id}`: {source}")]
+    Announce { id: String, source: registry::Error },
+    #[error("serve gRPC: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+// === impl Worker ===
+
+impl Worker {
+    /// Announces the worker. What it loads comes from `loader`; permits and records go through `registry`.
+    pub async fn start(config: Config, loader: Arc<dyn Loader>, registry: Registry) -> Result<Worker, Error> {
+        let record = WorkerRecord {
+            id: config.id.clone(),
+            boot_id: node::ident::boot_id(),
+            address: config.address.clone(),
+            devices: config.devices.clone(),
+            memory_bytes: config.gauge.measure().total_bytes,
+            version: config.version.clone(),
+            ..WorkerRecord::default()
+        };
+        let announced = registry.announce(record).await;
+        let session = announced.map_err(|source| Error::Announce { id: config.id.clone(), source })?;
+        let session = Arc::new(session);
+        let replicas = Replicas::start(config.clone(), loader, registry, session.clone());
+        let (connector, incoming) = in_process();
+        Ok(Worker { config, replicas, session, connector, incoming })
+    }
+
+    /// A channel to this worker for a gateway in the same process.
+    pub fn in_process_channel(&self) -> Channel {
+        self.connector.channel()
+    }
+
+    /// Serves callers in this process, and over TCP those of `listener`, until `stop`. Then drains: admits nothing
+    /// new, lets answers end within the drain timeout, unloads, gives the permits back, ends the session.
+    pub async fn serve(self, listener: Option<TcpListener>, stop: CancellationToken) -> Result<(), Error> {
+        let Worker { config, replicas, session, connector: _, incoming } = self;
+        let closed = CancellationToken::new();
+        let service = Service::new(replicas.clone(), closed.clone());
+        let inside = serve(&service, incoming, &closed);
+        let outside = async {
+            match listener {
+                Some(listener) => {
+                    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                    serve(&service, incoming, &closed).await
+                }
+                None => Ok(()),
+            }
+        };
+        let end = async {
+            stop.cancelled().await;
+            drain(&config, &replicas, &session).await;
+            closed.cancel();
+        };
+        tokio::select! {
+            (inside, outside, ()) = future::join3(inside, outside, end) => inside.and(outside),
+            // Whoever still reads an answer that has ended is not waited for.
+            () = async { closed.cancelled().await; sleep(LAST_WORDS).await } => Ok(()),
+        }
+    }
+}
+
+async fn drain(config: &Config, replicas: &Replicas, session: &Session) {
+    let deadline = Instant::now() + config.drain_timeout;
+    tracing::info!(timeout_s = config.drain_timeout.as_secs(), "draining");
+    replicas.drain();
+    if let Err(error) = session.update(|worker| worker.draining = true).await {
+        tracing::debug!(%error, "the drain is not published");
+    }
+    replicas.close(deadline).await;
+    session.close().await;
+    tracing::info!("drained");
+}
+
+async fn serve<I, IO>(service: &Service, incoming: I, closed: &CancellationToken) -> Result<(), Error>
+where
+    I: Stream<Item = io::Result<IO>>,
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    IO::ConnectInfo: Clone + Send + Sync + 'static,
+{
+    let server = WorkerServer::new(service.clone())
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    Server::builder()
+        .max_concurrent_streams(Some(MAX_STREAMS))
+        .add_service(server)
+        .serve_with_incoming_shutdown(incoming, closed.clone().cancelled_owned())
+        .await?;
+    Ok(())
+}
