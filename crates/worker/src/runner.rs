@@ -47,9 +47,17 @@ pub struct Runner {
 
 #[derive(Debug)]
 enum Command {
-    Admit { sequence: Sequence, answer: Answer, slot: Slot },
+    /// Boxed, because an answer is ten times as large as the rest.
+    Admit(Box<Admit>),
     Embed(Embed),
     Stop,
+}
+
+#[derive(Debug)]
+struct Admit {
+    sequence: Sequence,
+    answer: Answer,
+    slot: Slot,
 }
 
 #[derive(Debug)]
@@ -91,7 +99,7 @@ impl Runner {
     /// Runs a sequence; its id is chosen here. Whatever goes wrong, the reader of the answer learns it.
     pub fn admit(&self, slot: Slot, sequence: Sequence, answer: Answer) {
         // When the thread has ended the answer is dropped in here, which tells its reader.
-        let _ = self.commands.try_send(Command::Admit { sequence, answer, slot });
+        let _ = self.commands.try_send(Command::Admit(Box::new(Admit { sequence, answer, slot })));
     }
 
     /// One row per input. Dropped, it is cancelled after at most one step.
@@ -186,7 +194,7 @@ impl Owner {
         };
         loop {
             match next {
-                Ok(Command::Admit { sequence, answer, slot }) => self.admit(sequence, answer, slot),
+                Ok(Command::Admit(admission)) => self.admit(*admission),
                 Ok(Command::Embed(embed)) => self.embeds.push_back(embed),
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => return true,
@@ -195,7 +203,7 @@ impl Owner {
         }
     }
 
-    fn admit(&mut self, sequence: Sequence, mut answer: Answer, slot: Slot) {
+    fn admit(&mut self, Admit { sequence, mut answer, slot }: Admit) {
         let id = self.next_id;
         self.next_id += 1;
         match self.engine.admit(Sequence { id, ..sequence }) {

@@ -12,6 +12,9 @@ use crate::{
 /// Ollama's floor.
 const MIN_CONTEXT: usize = 4;
 
+/// What may be tried, largest first, and what each would take.
+type Sizes = Vec<(Shape, u64)>;
+
 /// Opens the model and chooses its shape; the memory is promised to it until it is ready. Blocks.
 pub fn plan(
     replicas: &Replicas,
@@ -39,8 +42,8 @@ pub fn check_reload(replicas: &Replicas, request: &LoadRequest, present_bytes: u
     choose(&sizes, memory, replicas.table().reserved_by_others(u64::MAX)).map(drop)
 }
 
-/// The model, and what each shape that it may be given would take.
-fn open(replicas: &Replicas, request: &LoadRequest) -> Result<(Box<dyn Opened>, Vec<(Shape, u64)>), Error> {
+/// The model, and the shapes that it may be given.
+fn open(replicas: &Replicas, request: &LoadRequest) -> Result<(Box<dyn Opened>, Sizes), Error> {
     let inner = &replicas.0;
     let options = request.options.unwrap_or_default();
     let opened = inner.loader.open(&request.model.clone().unwrap_or_default(), &options)?;

@@ -1,6 +1,8 @@
 //! The worker through a real gRPC client, over the in-process channel and TCP, with the scripted engine and the
 //! in-process metadata store; and the laws that every engine keeps.
 
+#![allow(clippy::unwrap_used, reason = "tests may, and their helpers are tests too")]
+
 mod answers;
 mod drains;
 mod ground;
