@@ -84,6 +84,17 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// One more gateway, with an environment of its own: the newest start writes the limits.
+    pub async fn add_gateway(&mut self, environment: &[(&'static str, String)]) -> Result<usize> {
+        let number = self.gateways.len();
+        let mut all = environment.to_vec();
+        all.push(("CARAVAN_ETCD", self.etcd.as_ref().context("the cluster is on etcd")?.endpoint()));
+        let process = self.start("gateway", &format!("gateway-{number}"), &all).await?;
+        self.gateways.push(process);
+        self.wait_until_ready(number).await?;
+        Ok(number)
+    }
+
     async fn start(&self, role: &str, id: &str, environment: &[(&'static str, String)]) -> Result<Process> {
         let folder = self.folder.path().to_str().context("the folder has a plain name")?;
         let mut all = vec![

@@ -163,3 +163,21 @@ async fn a_full_queue_answers_503_with_ollamas_text() {
     assert_eq!(text, r#"{"error":"server busy, please try again.  maximum pending requests exceeded"}"#);
     cluster.check_logs(&[]).unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_shrinks_unloads_what_is_idle() {
+    let mut cluster = Cluster::start_on_etcd(&plan("scripted")).await.unwrap();
+    for model in ["one", "two", "three"] {
+        cluster.chat(0, model, "hello").await.unwrap();
+    }
+    let ps = format!("{}/api/ps", cluster.base(0).unwrap());
+    let loaded =
+        |body: &str| serde_json::from_str::<Value>(body).unwrap()["models"].as_array().unwrap().len();
+    until(&ps, |_, body| loaded(body) == 3).await.unwrap();
+    let number = cluster.add_gateway(&[("OLLAMA_MAX_LOADED_MODELS", "1".to_owned())]).await.unwrap();
+    until(&ps, |_, body| loaded(body) == 1).await.unwrap();
+    // The next model takes the one place that is left.
+    cluster.chat(number, "four", "hello").await.unwrap();
+    until(&ps, |_, body| loaded(body) == 1 && body.contains("four:latest")).await.unwrap();
+    cluster.check_logs(&[]).unwrap();
+}

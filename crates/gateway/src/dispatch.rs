@@ -7,6 +7,7 @@
 
 mod decide;
 mod journey;
+mod limit;
 mod load;
 
 use std::sync::Arc;
@@ -146,6 +147,11 @@ impl Dispatcher {
             }
         }
         Ok(())
+    }
+
+    /// Ends idle replicas above the limit, now and whenever it was lowered or a worker has died.
+    pub async fn keep_limit(&self) {
+        self.shared.keep_limit().await;
     }
 
     async fn open<T>(

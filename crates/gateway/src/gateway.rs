@@ -118,9 +118,12 @@ impl Gateway {
         Ok(router::router(self.app.clone(), self.guard.at(listen)?))
     }
 
-    /// Keeps up with the workers until the shutdown.
+    /// Keeps up with the workers until the shutdown, and what is loaded within the limit.
     pub async fn follow(&self, shutdown: CancellationToken) {
-        self.app.cluster.run(&self.app.registry, &self.app.config.channels, shutdown).await;
+        tokio::select! {
+            () = self.app.cluster.run(&self.app.registry, &self.app.config.channels, shutdown) => {}
+            () = self.app.dispatcher.keep_limit() => {}
+        }
     }
 
     /// Serves until the shutdown, then finishes what runs, within the bound, and keeps up with the workers all the

@@ -66,7 +66,7 @@ impl Shared {
 
     /// Asks for the end of a replica. Whether it ends is seen in the status of its worker, and a worker that cannot
     /// be asked has none that stands in the way.
-    async fn evict(&self, victim: &ReplicaId) {
+    pub(super) async fn evict(&self, victim: &ReplicaId) {
         let ReplicaId { worker, replica_key } = victim;
         let Some(mut client) = self.cluster.client(worker) else { return };
         let request = UnloadRequest { replica_key: replica_key.clone() };

@@ -103,8 +103,18 @@ impl<'a> Scene<'a> {
 
     /// By how many the permits exceed the limit, those not counted that are on their way back.
     pub fn surplus(&self) -> usize {
-        let held = self.view.permits.len() - self.permits_leaving();
+        let bare = self.occupants().filter(|occupant| self.is_bare(occupant)).count();
+        let held = self.view.permits.len() - self.permits_leaving() - bare;
         held.saturating_sub(self.view.max_loaded_models() as usize)
+    }
+
+    /// A permit alone, without a record and unknown to the worker that holds it: on its way in, or on its way back
+    /// behind a replica that is gone. Who counted it might end one replica too many.
+    fn is_bare(&self, occupant: &Occupant<'_>) -> bool {
+        let Occupant { worker, replica_key, has_permit, is_live, .. } = occupant;
+        let lists = |live: &LiveWorker| live.replicas.contains_key(*replica_key);
+        let is_listed = self.live.workers.get(*worker).is_some_and(lists);
+        *has_permit && *is_live && !is_listed && self.view.replica(worker, replica_key).is_none()
     }
 
     /// How many of them are on their way back already.

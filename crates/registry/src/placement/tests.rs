@@ -394,3 +394,18 @@ fn what_exceeds_a_lowered_limit_goes_unasked() {
     // The busy one stays until it is idle.
     assert_eq!(surplus(1), ["y", "x"]);
 }
+
+#[test]
+fn a_permit_that_is_on_its_way_back_costs_no_second_replica_its_place() {
+    let cluster =
+        Cluster::new(1).worker("a").replica("a", "x", used_before(10)).replica("a", "y", used_before(30));
+    let names = |cluster: &Cluster| {
+        surplus(&cluster.view, &cluster.live).into_iter().map(|id| id.replica_key).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&cluster), ["y"]);
+    let mut ended = cluster;
+    Arc::make_mut(&mut ended.view.replicas).remove(&ReplicaId::new("a", "y"));
+    ended.live.workers.get_mut("a").unwrap().replicas.remove("y");
+    assert!(ended.view.permits.contains_key(&ReplicaId::new("a", "y")));
+    assert!(names(&ended).is_empty());
+}
