@@ -1,6 +1,6 @@
 //! The real engine: a transformer on candle's quantized tensors behind the scheduler.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use gguf::File;
 
@@ -25,11 +25,12 @@ pub struct CandleEngine {
 // === impl CandleEngine ===
 
 impl CandleEngine {
-    /// Loads the model in `file`, which may be closed afterwards. `progress` is called with 0..1, never falling.
+    /// Loads the model in `file`, which may be closed afterwards. `progress` is called with 0..1, never falling,
+    /// before each tensor; a break gives the load up.
     pub fn load(
         file: &File,
         options: LoadOptions,
-        progress: &mut dyn FnMut(f32),
+        progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<CandleEngine, Error> {
         options.check()?;
         let gguf = file.header();

@@ -39,6 +39,8 @@ pub enum Error {
     OutOfMemory { what: &'static str, needed: u64 },
     #[error("this model cannot {what}")]
     Unsupported { what: &'static str },
+    #[error("the load was given up")]
+    GivenUp,
     #[error("the model's tokenizer: {0}")]
     Tokenizer(String),
     #[error("read the model: {0}")]
@@ -59,6 +61,7 @@ impl Error {
             | Error::InvalidSampling { .. }
             | Error::Unsupported { .. } => Code::Invalid,
             Error::OutOfMemory { .. } => Code::OutOfMemory,
+            Error::GivenUp => Code::Canceled,
             _ => Code::Internal,
         }
     }

@@ -1,7 +1,7 @@
 //! The tensors of a file, taken out by name with the shape that the spec demands. Each is copied once, so the file
 //! may go away afterwards.
 
-use std::{borrow::Cow, collections::HashSet, sync::Arc};
+use std::{borrow::Cow, collections::HashSet, ops::ControlFlow, sync::Arc};
 
 use candle_core::Device;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
@@ -20,13 +20,13 @@ pub(crate) struct Weights<'a> {
     taken: HashSet<String>,
     total_bytes: u64,
     taken_bytes: u64,
-    progress: &'a mut dyn FnMut(f32),
+    progress: &'a mut dyn FnMut(f32) -> ControlFlow<()>,
 }
 
 // === impl Weights ===
 
 impl<'a> Weights<'a> {
-    pub fn new(file: &'a File, progress: &'a mut dyn FnMut(f32)) -> Weights<'a> {
+    pub fn new(file: &'a File, progress: &'a mut dyn FnMut(f32) -> ControlFlow<()>) -> Weights<'a> {
         let total_bytes = total_bytes(file.header());
         Weights { file, taken: HashSet::new(), total_bytes, taken_bytes: 0, progress }
     }
@@ -120,7 +120,10 @@ impl<'a> Weights<'a> {
         }
         if self.taken.insert(name.to_owned()) {
             self.taken_bytes += tensor.bytes;
-            (self.progress)(self.taken_bytes as f32 / self.total_bytes.max(1) as f32);
+            let fraction = self.taken_bytes as f32 / self.total_bytes.max(1) as f32;
+            if (self.progress)(fraction).is_break() {
+                return Err(Error::GivenUp);
+            }
         }
         Ok(Some(tensor))
     }

@@ -4,6 +4,9 @@ use std::{fmt, sync::Arc};
 
 use api::{Code, Error};
 
+/// The limit of a container, what it uses, and what of that is cache that it would give up (cgroup v2).
+const CGROUP: [&str; 3] = ["memory.max", "memory.current", "memory.stat"];
+
 /// A measurement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
@@ -19,11 +22,14 @@ pub struct Gauge(Arc<dyn Fn() -> Memory + Send + Sync>);
 // === impl Gauge ===
 
 impl Gauge {
-    /// `/proc/meminfo`. On a machine that has none nothing is known, and nothing is refused.
+    /// `/proc/meminfo`, within the limit of this process's container. On a machine that has neither nothing is known,
+    /// and nothing is refused.
     pub fn system() -> Gauge {
         Gauge::new(|| {
-            let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-            parse(&text).unwrap_or_default()
+            let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+            let machine = parse(&read("/proc/meminfo")).unwrap_or_default();
+            let [limit, used, stat] = CGROUP.map(|file| read(&format!("/sys/fs/cgroup/{file}")));
+            within(machine, &limit, &used, &stat)
         })
     }
 
@@ -71,6 +77,15 @@ fn parse(text: &str) -> Option<Memory> {
     })
 }
 
+/// A container has no more than its limit, however much the machine has. `max` is no limit.
+fn within(machine: Memory, limit: &str, used: &str, stat: &str) -> Memory {
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let (Some(limit), Some(used)) = (number(limit), number(used)) else { return machine };
+    let cache = stat.lines().find_map(|line| number(line.strip_prefix("inactive_file ")?)).unwrap_or(0);
+    let left = limit.saturating_sub(used.saturating_sub(cache));
+    Memory { total_bytes: machine.total_bytes.min(limit), available_bytes: machine.available_bytes.min(left) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +100,19 @@ mod tests {
     fn a_file_of_another_kind_tells_nothing() {
         assert_eq!(parse("MemTotal: much\n"), None);
         assert_eq!(parse(""), None);
+    }
+
+    #[test]
+    fn a_container_has_what_its_limit_leaves_and_its_cache_counts_as_free() {
+        let machine = Memory { total_bytes: 1_000, available_bytes: 800 };
+        let stat = "anon 5\ninactive_file 50\n";
+        let left = |limit, used| within(machine, limit, used, stat).available_bytes;
+        assert_eq!(left("400\n", "150\n"), 300);
+        assert_eq!(left("400", "500"), 0);
+        assert_eq!(left("5000", "150"), 800);
+        assert_eq!(within(machine, "400", "150", stat).total_bytes, 400);
+        assert_eq!(within(machine, "max", "150", stat), machine);
+        assert_eq!(within(machine, "", "", ""), machine);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use futures::{Stream, future};
 use protocol::{MAX_MESSAGE_BYTES, v1::worker_server::WorkerServer};
-use registry::{Registry, Session, WorkerRecord};
+use registry::{Registry, Session, SessionState, WorkerRecord};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -27,6 +27,10 @@ use crate::{
 /// Calls of one gateway that may be open at once. Most are answers; `busy` is answered as fast as it is asked.
 const MAX_STREAMS: u32 = 4096;
 
+/// A gateway whose machine has vanished closes no connection. Its answers are cancelled when it misses a ping.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How long connections may take to end after everything else has.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -45,6 +49,9 @@ pub enum Error {
     Announce { id: String, source: registry::Error },
     #[error("serve gRPC: {0}")]
     Serve(#[from] tonic::transport::Error),
+    /// Its permits are void and nobody would send it a request any more.
+    #[error("worker `{id}` has lost its session for good")]
+    SessionLost { id: String },
 }
 
 // === impl Worker ===
@@ -75,7 +82,8 @@ impl Worker {
     }
 
     /// Serves callers in this process, and over TCP those of `listener`, until `stop`. Then drains: admits nothing
-    /// new, lets answers end within the drain timeout, unloads, gives the permits back, ends the session.
+    /// new, lets answers end within the drain timeout, unloads, gives the permits back, ends the session. Fails when
+    /// the session ends by itself.
     pub async fn serve(self, listener: Option<TcpListener>, stop: CancellationToken) -> Result<(), Error> {
         let Worker { config, replicas, session, connector: _, incoming } = self;
         let closed = CancellationToken::new();
@@ -91,16 +99,30 @@ impl Worker {
             }
         };
         let end = async {
-            stop.cancelled().await;
+            let ended = tokio::select! {
+                () = stop.cancelled() => Ok(()),
+                () = lost(&session) => Err(Error::SessionLost { id: config.id.clone() }),
+            };
             drain(&config, &replicas, &session).await;
             closed.cancel();
+            ended
         };
-        tokio::select! {
-            (inside, outside, ()) = future::join3(inside, outside, end) => inside.and(outside),
-            // Whoever still reads an answer that has ended is not waited for.
-            () = async { closed.cancelled().await; sleep(LAST_WORDS).await } => Ok(()),
-        }
+        // Whoever still reads an answer that has ended is not waited for long.
+        let bounded = async {
+            tokio::select! {
+                (inside, outside) = future::join(inside, outside) => inside.and(outside),
+                () = async { closed.cancelled().await; sleep(LAST_WORDS).await } => Ok(()),
+            }
+        };
+        let (served, ended) = future::join(bounded, end).await;
+        served.and(ended)
     }
+}
+
+async fn lost(session: &Session) {
+    let mut state = session.watch_state();
+    // An error means that its task is gone, which is as final.
+    let _ = state.wait_for(|state| *state == SessionState::Ended).await;
 }
 
 async fn drain(config: &Config, replicas: &Replicas, session: &Session) {
@@ -126,6 +148,8 @@ where
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     Server::builder()
         .max_concurrent_streams(Some(MAX_STREAMS))
+        .http2_keepalive_interval(Some(PING_INTERVAL))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .add_service(server)
         .serve_with_incoming_shutdown(incoming, closed.clone().cancelled_owned())
         .await?;

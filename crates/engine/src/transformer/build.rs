@@ -1,5 +1,7 @@
 //! From tensors to branches. What a file does not have is `None`; what it has and nobody takes is an error.
 
+use std::ops::ControlFlow;
+
 use gguf::File;
 
 use super::{Body, Branch, Transformer, attention::Attention, cache::Cache, feed_forward::FeedForward};
@@ -19,7 +21,7 @@ impl Transformer {
         file: &File,
         spec: Spec,
         setup: Setup,
-        progress: &mut dyn FnMut(f32),
+        progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Transformer, Error> {
         let mut weights = Weights::new(file, progress);
         let embedding = weights.expect_matrix("token_embd.weight", spec.vocab_size, spec.width)?;

@@ -1,6 +1,8 @@
 //! What the model computes against what llama.cpp computes. `make_reference.py` made the vectors, and says how near an
 //! engine can come at all.
 
+use std::ops::ControlFlow;
+
 use engine::{CandleEngine, Engine, Event, LoadOptions, Sequence};
 use half::f16;
 use serde::Deserialize;
@@ -65,7 +67,8 @@ fn check(name: &str, file: &str) {
     let records = bytes(&format!("{name}.bin"));
     let mut records = records.chunks_exact(RECORD_BYTES).map(Record::read);
     let options = LoadOptions { context_length: 2048, threads: 2, ..LoadOptions::default() };
-    let mut engine = CandleEngine::load(&model(file), options, &mut |_| ()).expect("load the model");
+    let mut engine = CandleEngine::load(&model(file), options, &mut |_| ControlFlow::Continue(()))
+        .expect("load the model");
     let (mut texts, mut replies) = (Score::default(), Score::default());
     for entry in &vectors.entries {
         texts.add(&mut engine, &entry.text_tokens, 0, &mut records);

@@ -83,11 +83,7 @@ impl Opened for OpenedFile {
     }
 
     fn load(self: Box<Self>, shape: Shape, progress: Report<'_>) -> Result<Box<dyn Engine>, Error> {
-        // The engine cannot be interrupted: a load that is given up ends here, and its memory is free at once.
-        let mut report = |fraction: f32| {
-            let _ = progress(fraction);
-        };
-        let engine = CandleEngine::load(&self.file, self.options(shape), &mut report)?;
+        let engine = CandleEngine::load(&self.file, self.options(shape), progress)?;
         Ok(Box::new(engine))
     }
 }

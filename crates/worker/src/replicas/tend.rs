@@ -35,7 +35,16 @@ pub async fn tend(replicas: Replicas, request: LoadRequest, life: Life) {
 
 async fn live(replicas: &Replicas, request: LoadRequest, life: &Life, permit: Permit) {
     publish(replicas, life).await;
-    match load(replicas, request, life).await {
+    let loaded = tokio::select! {
+        loaded = load(replicas, request, life) => loaded,
+        // Gives the load up; its end is still waited for, because until then its memory is taken.
+        () = async {
+            permit.forfeited().await;
+            replicas.table().retire(&life.key);
+            pending().await
+        } => Err(given_up()),
+    };
+    match loaded {
         Ok(loaded) => serve(replicas, life, &permit, loaded).await,
         Err(error) => fail(replicas, life, error),
     }

@@ -8,7 +8,7 @@ use protocol::{
     from_status,
     v1::{StatusRequest, replica_status::State, worker_client::WorkerClient},
 };
-use registry::{Memory, Registry};
+use registry::{Memory, Registry, WorkerRecord};
 use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
 use worker::{Config, ScriptedLoader, Worker, scripted};
@@ -120,6 +120,42 @@ async fn a_worker_that_is_cut_off_serves_what_it_has_until_its_permits_are_forfe
     assert!((95..=105).contains(&elapsed), "{elapsed} s");
     site.wait_until_empty().await;
     assert_eq!(site.loader.engines(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_whose_permit_is_forfeit_is_given_up() {
+    let site = Site::new().await;
+    site.loader.loads.close();
+    let mut progress = site.load_stream(load_request("model")).await.unwrap();
+    while progress.next().await.unwrap().unwrap().fraction < 0.5 {}
+    site.cut_wire();
+    // The clock does not move by itself while a load blocks its thread.
+    while site.status().await.replicas[0].state() != State::Unloading {
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    site.loader.loads.open();
+    site.wait_until_empty().await;
+    assert_eq!(
+        (site.loader.seen.given_up.load(std::sync::atomic::Ordering::SeqCst), site.loader.engines()),
+        (1, 0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_whose_id_was_taken_ends_with_an_error() {
+    let site = Site::new().await;
+    site.cut_wire();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let others = Registry::start(Arc::new(site.memory.clone()), registry::Config::default()).await.unwrap();
+    let other = WorkerRecord {
+        id: "worker-1".into(),
+        boot_id: "another".into(),
+        address: "192.0.2.1:1".into(),
+        ..WorkerRecord::default()
+    };
+    let _session = others.announce(other).await.unwrap();
+    site.mend_wire();
+    assert_eq!(site.died().await.to_string(), "worker `worker-1` has lost its session for good");
 }
 
 #[tokio::test]

@@ -38,6 +38,8 @@ pub struct Site {
     pub client: WorkerClient<Channel>,
     pub registry: Registry,
     pub loader: TestLoader,
+    /// At the other end of the wire.
+    pub memory: Memory,
     wire: Wire,
     stop: CancellationToken,
     served: JoinHandle<Result<(), worker::Error>>,
@@ -251,17 +253,23 @@ impl Site {
         Site::with(Setup::default()).await
     }
 
-    pub async fn with(Setup { config, limits }: Setup) -> Site {
-        let wire = Wire::new(Arc::new(Memory::new()));
+    pub async fn with(setup: Setup) -> Site {
+        let loader = TestLoader::new();
+        Site { loader: loader.clone(), ..Site::with_loader(setup, Arc::new(loader)).await }
+    }
+
+    /// Its own `loader` has nothing to do.
+    pub async fn with_loader(Setup { config, limits }: Setup, loader: Arc<dyn Loader>) -> Site {
+        let memory = Memory::new();
+        let wire = Wire::new(Arc::new(memory.clone()));
         let store: Arc<dyn MetadataStore> = Arc::new(wire.clone());
         let registry = Registry::start(store, registry::Config::default()).await.unwrap();
         registry.set_limits_from_environment(limits).await.unwrap();
-        let loader = TestLoader::new();
-        let worker = Worker::start(config, Arc::new(loader.clone()), registry.clone()).await.unwrap();
+        let worker = Worker::start(config, loader, registry.clone()).await.unwrap();
         let client = WorkerClient::new(worker.in_process_channel());
         let stop = CancellationToken::new();
         let served = tokio::spawn(worker.serve(None, stop.clone()));
-        Site { client, registry, loader, wire, stop, served }
+        Site { client, registry, loader: TestLoader::new(), memory, wire, stop, served }
     }
 
     /// With one replica of so many slots, each of 4096 positions.
@@ -339,6 +347,10 @@ impl Site {
         self.wire.set(WireState::Cut);
     }
 
+    pub fn mend_wire(&self) {
+        self.wire.set(WireState::Whole);
+    }
+
     /// Begins the drain.
     pub fn stop(&self) {
         self.stop.cancel();
@@ -347,6 +359,11 @@ impl Site {
     pub async fn ended(self) -> Registry {
         self.served.await.unwrap().unwrap();
         self.registry
+    }
+
+    /// Why it ended by itself.
+    pub async fn died(self) -> worker::Error {
+        self.served.await.unwrap().unwrap_err()
     }
 }
 
@@ -375,8 +392,18 @@ pub fn with_context(num_ctx: u32) -> LoadRequest {
     LoadRequest { options: Some(LoadOptions { num_ctx, ..LoadOptions::default() }), ..load_request("model") }
 }
 
+/// As a gateway fills them in.
 pub fn options() -> Options {
-    Options { seed: 7, temperature: 0.8, num_keep: 4, num_predict: -1, top_p: 1.0, ..Options::default() }
+    Options {
+        num_predict: -1,
+        num_keep: 4,
+        seed: 7,
+        temperature: 0.8,
+        top_p: 1.0,
+        typical_p: 1.0,
+        repeat_penalty: 1.0,
+        ..Options::default()
+    }
 }
 
 /// A chat of one message to the model that [`Site::loaded`] has loaded.

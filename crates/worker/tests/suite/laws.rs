@@ -1,6 +1,6 @@
 //! What the worker relies on in every engine, run on each that there is.
 
-use std::io::Write;
+use std::{io::Write, ops::ControlFlow};
 
 use engine::{CandleEngine, Engine, Error, Event, FinishReason, LoadOptions, Sampling, Sequence, SequenceId};
 use worker::scripted::{Config, Scripted, SystemPace};
@@ -19,7 +19,7 @@ fn candle(slots: usize, context_length: usize) -> Box<dyn Engine> {
     file.write_all(&tiny::gguf()).unwrap();
     let options = LoadOptions { slots, context_length, prefill_chunk: 16, ..LoadOptions::default() };
     let file = gguf::File::open(file.path()).unwrap();
-    Box::new(CandleEngine::load(&file, options, &mut |_| ()).unwrap())
+    Box::new(CandleEngine::load(&file, options, &mut |_| ControlFlow::Continue(())).unwrap())
 }
 
 macro_rules! laws {

@@ -5,6 +5,7 @@
 
 mod answers;
 mod drains;
+mod files;
 mod ground;
 mod laws;
 mod lifetimes;
