@@ -16,6 +16,10 @@ use crate::pool::{Pool, Shared};
 /// Weight rows per piece of work at least: what makes waking a thread worth while.
 const GRAIN: usize = 32;
 
+/// Rows that are unpacked before the first of them is used: the stores of a row must have left the processor's store
+/// queue when wider loads want them, and a tile of activations is used for all of them while it is near.
+const AHEAD: usize = 8;
+
 /// A matrix of weights: `rows` rows of `cols` values of `kind`, one after another in `bytes`.
 #[derive(Clone, Copy)]
 pub(crate) struct Weights<'a> {
@@ -64,14 +68,20 @@ pub(crate) fn multiply_floats(pool: &Pool, cpu: Cpu, products: &[Product<'_>], v
 pub(crate) fn multiply_quantized(pool: &Pool, cpu: Cpu, products: &[Product<'_>], activations: &Rows) {
     each_range(pool, products, |product, range| {
         let weights = product.weights;
-        let mut row = Row::new(weights.kind, weights.cols);
+        let layout = layout(weights.kind).expect("`Weights` of a quantized type");
+        let mut rows: Vec<Row> = (0..AHEAD).map(|_| Row::new(layout, weights.cols)).collect();
         let stride = weights.bytes.len() / weights.rows;
-        for at in range {
-            row.fill(weights.kind, &weights.bytes[at * stride..][..stride]);
+        for first in range.clone().step_by(AHEAD) {
+            let numbers = first..range.end.min(first + AHEAD);
+            for (row, at) in rows.iter_mut().zip(numbers.clone()) {
+                row.fill(weights.kind, &weights.bytes[at * stride..][..stride]);
+            }
             for tile in activations.tiles() {
-                let sums = dot_tile(cpu, &row, activations, tile.clone());
-                for (n, sum) in tile.zip(sums) {
-                    put(product, n, at, sum);
+                for (row, at) in rows.iter().zip(numbers.clone()) {
+                    let sums = dot_tile(cpu, row, activations, tile.clone());
+                    for (n, sum) in tile.clone().zip(sums) {
+                        put(product, n, at, sum);
+                    }
                 }
             }
         }
@@ -120,22 +130,25 @@ fn dot_floats_body(row: &[f32], values: &[f32]) -> [f32; TILE] {
 
 /// `row` times the activations of one tile.
 fn dot_tile(cpu: Cpu, row: &Row, activations: &Rows, tile: Range<usize>) -> [f32; TILE] {
-    let (cols, rows) = (activations.cols, tile.len());
+    let (blocks, groups) = (activations.cols / BLOCK, row.scales.len());
+    let (codes, scales) = (activations.codes.as_chunks().0, &activations.scales);
+    let part = tile.start * blocks..tile.end * blocks;
     let operands = Operands {
         weights: row.codes.as_chunks().0,
-        weight_scales: row.scales.as_chunks().0,
-        codes: &activations.codes.as_chunks().0[tile.start * cols / BLOCK..tile.end * cols / BLOCK],
-        scales: &activations.scales[tile.start * cols / BLOCK..tile.end * cols / BLOCK],
+        weight_scales: &row.scales,
+        codes: &codes[part.clone()],
+        scales: &scales[part.clone()],
     };
-    let mut sums = match rows {
+    let mut sums = match tile.len() {
         1 => widen_tile(dot::<1>(cpu, operands)),
         2 => widen_tile(dot::<2>(cpu, operands)),
         3 => widen_tile(dot::<3>(cpu, operands)),
         _ => dot::<TILE>(cpu, operands),
     };
     if !row.minimums.is_empty() {
-        let groups = &activations.sums[tile.start * cols / GROUP..tile.end * cols / GROUP];
-        for (sum, minimum) in sums.iter_mut().zip(dot_floats(cpu, &row.minimums, groups)) {
+        let of_groups = if groups == blocks { &activations.block_sums } else { &activations.group_sums };
+        let of_groups = &of_groups[tile.start * groups..tile.end * groups];
+        for (sum, minimum) in sums.iter_mut().zip(dot_floats(cpu, &row.minimums, of_groups)) {
             *sum += minimum;
         }
     }
@@ -150,7 +163,8 @@ fn widen_tile<const ROWS: usize>(sums: [f32; ROWS]) -> [f32; TILE] {
 #[derive(Clone, Copy)]
 pub(super) struct Operands<'a> {
     pub weights: &'a [[i8; BLOCK]],
-    pub weight_scales: &'a [[f32; BLOCK / GROUP]],
+    /// One per block, or one per group.
+    pub weight_scales: &'a [f32],
     /// [blocks, rows of the tile].
     pub codes: &'a [[i8; BLOCK]],
     /// [blocks, rows of the tile].
@@ -161,14 +175,9 @@ pub(super) struct Operands<'a> {
 pub(super) const LANES: usize = 8;
 
 fn dot<const ROWS: usize>(cpu: Cpu, operands: Operands<'_>) -> [f32; ROWS] {
-    let sums = match cpu.tier() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a `Cpu` exists only for a tier that this processor has.
-        Tier::Avx512 => unsafe { super::x86::dot_avx512(operands) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Tier::Avx2 => unsafe { super::x86::dot_avx2(operands) },
-        _ => dot_scalar(operands),
+    let sums = match operands.weight_scales.len() == operands.weights.len() {
+        true => dot_groups::<ROWS, 1>(cpu, operands),
+        false => dot_groups::<ROWS, { BLOCK / GROUP }>(cpu, operands),
     };
     sums.map(|lanes| {
         let halves: [f32; 4] = std::array::from_fn(|lane| lanes[lane] + lanes[lane + 4]);
@@ -176,21 +185,51 @@ fn dot<const ROWS: usize>(cpu: Cpu, operands: Operands<'_>) -> [f32; ROWS] {
     })
 }
 
+/// With `GROUPS` scales per block of weights.
+fn dot_groups<const ROWS: usize, const GROUPS: usize>(
+    cpu: Cpu,
+    operands: Operands<'_>,
+) -> [[f32; LANES]; ROWS] {
+    match cpu.tier() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a `Cpu` exists only for a tier that this processor has.
+        Tier::Avx512 => unsafe { super::x86::dot_avx512::<ROWS, GROUPS>(operands) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Tier::Avx2 => unsafe { super::x86::dot_avx2::<ROWS, GROUPS>(operands) },
+        _ => dot_scalar::<ROWS, GROUPS>(operands),
+    }
+}
+
 /// The twin that the vector kernels are checked against, and what other processors run.
-fn dot_scalar<const ROWS: usize>(operands: Operands<'_>) -> [[f32; LANES]; ROWS] {
+fn dot_scalar<const ROWS: usize, const GROUPS: usize>(operands: Operands<'_>) -> [[f32; LANES]; ROWS] {
     let mut sums = [[0f32; LANES]; ROWS];
-    let tiles = operands.codes.as_chunks::<ROWS>().0.iter().zip(operands.scales.as_chunks::<ROWS>().0);
-    for ((weights, weight_scales), (codes, scales)) in
-        operands.weights.iter().zip(operands.weight_scales).zip(tiles)
-    {
+    for (weights, weight_scales, codes, scales) in operands.blocks::<ROWS, GROUPS>() {
         for ((sums, codes), scale) in sums.iter_mut().zip(codes).zip(scales) {
             for (lane, sum) in sums.iter_mut().enumerate() {
                 let quad = 4 * lane..4 * lane + 4;
                 let products = weights[quad.clone()].iter().zip(&codes[quad]);
                 let integer: i32 = products.map(|(&weight, &code)| i32::from(weight) * i32::from(code)).sum();
-                *sum += integer as f32 * (weight_scales[lane / 4] * scale);
+                *sum += integer as f32 * (weight_scales[lane * GROUPS / LANES] * scale);
             }
         }
     }
     sums
+}
+
+/// A block of weights and its scales; the same block of each row of a tile and its scale.
+type Block<'a, const ROWS: usize, const GROUPS: usize> =
+    (&'a [i8; BLOCK], &'a [f32; GROUPS], &'a [[i8; BLOCK]; ROWS], &'a [f32; ROWS]);
+
+impl<'a> Operands<'a> {
+    #[inline(always)]
+    pub fn blocks<const ROWS: usize, const GROUPS: usize>(
+        self,
+    ) -> impl Iterator<Item = Block<'a, ROWS, GROUPS>> {
+        let weights = self.weights.iter().zip(self.weight_scales.as_chunks().0);
+        let tiles = self.codes.as_chunks().0.iter().zip(self.scales.as_chunks().0);
+        weights
+            .zip(tiles)
+            .map(|((weights, weight_scales), (codes, scales))| (weights, weight_scales, codes, scales))
+    }
 }

@@ -22,8 +22,10 @@ pub(crate) struct Rows {
     pub codes: Vec<i8>,
     /// [tiles, cols / BLOCK, rows of the tile].
     pub scales: Vec<f32>,
-    /// Scale times the sum of the codes of a group. [rows, cols / GROUP].
-    pub sums: Vec<f32>,
+    /// Scale times the sum of the codes of a block. [rows, cols / BLOCK].
+    pub block_sums: Vec<f32>,
+    /// The same of a group. [rows, cols / GROUP].
+    pub group_sums: Vec<f32>,
 }
 
 // === impl Rows ===
@@ -38,18 +40,28 @@ impl Rows {
         (self.rows, self.cols) = (rows, cols);
         self.codes.resize(values.len(), 0);
         self.scales.resize(values.len() / BLOCK, 0.0);
-        self.sums.resize(values.len() / GROUP, 0.0);
+        self.block_sums.resize(values.len() / BLOCK, 0.0);
+        self.group_sums.resize(values.len() / GROUP, 0.0);
         let codes = Shared::new(&mut self.codes);
         let scales = Shared::new(&mut self.scales);
-        let sums = Shared::new(&mut self.sums);
+        let block_sums = Shared::new(&mut self.block_sums);
+        let group_sums = Shared::new(&mut self.group_sums);
         pool.split(rows.div_ceil(TILE), 2, |tiles| {
             for first in tiles.map(|tile| tile * TILE) {
                 let tile = first..rows.min(first + TILE);
                 let part = |unit: usize| tile.start * cols / unit..tile.end * cols / unit;
                 // SAFETY: tiles are ranges of rows that do not overlap, and so are their parts.
-                let (codes, scales, sums) =
-                    unsafe { (codes.part(part(1)), scales.part(part(BLOCK)), sums.part(part(GROUP))) };
-                quantize_tile(cpu, Tile { rows: tile.len(), values: &values[part(1)], codes, scales, sums });
+                let tile = unsafe {
+                    Tile {
+                        rows: tile.len(),
+                        values: &values[part(1)],
+                        codes: codes.part(part(1)),
+                        scales: scales.part(part(BLOCK)),
+                        block_sums: block_sums.part(part(BLOCK)),
+                        group_sums: group_sums.part(part(GROUP)),
+                    }
+                };
+                quantize_tile(cpu, tile);
             }
         });
     }
@@ -68,7 +80,8 @@ struct Tile<'a> {
     values: &'a [f32],
     codes: &'a mut [i8],
     scales: &'a mut [f32],
-    sums: &'a mut [f32],
+    block_sums: &'a mut [f32],
+    group_sums: &'a mut [f32],
 }
 
 tiered! {
@@ -78,20 +91,23 @@ tiered! {
 #[inline(always)]
 fn tile_body(tile: Tile<'_>) {
     let (values, codes) = (tile.values.as_chunks::<BLOCK>().0, tile.codes.as_chunks_mut::<BLOCK>().0);
-    let sums = tile.sums.as_chunks_mut::<{ BLOCK / GROUP }>().0;
+    let group_sums = tile.group_sums.as_chunks_mut::<{ BLOCK / GROUP }>().0;
     let per_row = values.len() / tile.rows;
     for row in 0..tile.rows {
         for block in 0..per_row {
             let from = row * per_row + block;
             let to = block * tile.rows + row;
-            tile.scales[to] = quantize_block(&values[from], &mut codes[to], &mut sums[from]);
+            let (scale, sums) = quantize_block(&values[from], &mut codes[to]);
+            tile.scales[to] = scale;
+            tile.block_sums[from] = (sums[0] + sums[1]) as f32 * scale;
+            group_sums[from] = sums.map(|sum| sum as f32 * scale);
         }
     }
 }
 
-/// Symmetric, nearest, ties to even. Returns the scale.
+/// Symmetric, nearest, ties to even. Returns the scale and the sums of the codes of each group.
 #[inline(always)]
-fn quantize_block(values: &[f32; BLOCK], codes: &mut [i8; BLOCK], sums: &mut [f32; BLOCK / GROUP]) -> f32 {
+fn quantize_block(values: &[f32; BLOCK], codes: &mut [i8; BLOCK]) -> (f32, [i32; BLOCK / GROUP]) {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it leaves the nearest integer in the low bits.
     let mut largest = 0f32;
     // 0 times a value is 0 if the value is finite and NaN if not: `max` alone would lose a NaN.
@@ -109,11 +125,12 @@ fn quantize_block(values: &[f32; BLOCK], codes: &mut [i8; BLOCK], sums: &mut [f3
     for (code, integer) in codes.iter_mut().zip(integers) {
         *code = integer as i8;
     }
+    let mut sums = [0; BLOCK / GROUP];
     for (sum, group) in sums.iter_mut().zip(integers.as_chunks::<GROUP>().0) {
         // Wraps by name only, so that a test build has no checks in here.
-        *sum = group.iter().fold(0i32, |sum, &integer| sum.wrapping_add(integer)) as f32 * scale;
+        *sum = group.iter().fold(0i32, |sum, &integer| sum.wrapping_add(integer));
     }
-    scale
+    (scale, sums)
 }
 
 #[cfg(test)]
@@ -146,13 +163,17 @@ mod tests {
             }
         }
         let sum: f32 = (0..GROUP).map(|column| value(&quantized, 5, 64 + column)).sum();
-        assert!((quantized.sums[5 * cols / GROUP + 64 / GROUP] - sum).abs() < 1e-4);
+        assert!((quantized.group_sums[5 * cols / GROUP + 64 / GROUP] - sum).abs() < 1e-4);
+        let groups = &quantized.group_sums[5 * cols / GROUP + 64 / GROUP..][..2];
+        assert!((quantized.block_sums[5 * cols / BLOCK + 64 / BLOCK] - groups[0] - groups[1]).abs() < 1e-4);
     }
 
     #[test]
     fn zeros_stay_zero_and_what_is_not_finite_poisons_its_block() {
         let zeros = quantized(&[0.0; 64], 32);
-        assert!(zeros.scales.iter().chain(&zeros.sums).all(|&value| value == 0.0));
+        assert!(
+            zeros.scales.iter().chain(&zeros.block_sums).chain(&zeros.group_sums).all(|&value| value == 0.0)
+        );
         for bad in [f32::NAN, f32::INFINITY] {
             let mut values = [1.0; 64];
             values[40] = bad;

@@ -9,13 +9,12 @@ use super::matmul::{LANES, Operands};
 use super::quantize::BLOCK;
 
 #[target_feature(enable = "avx2")]
-pub(super) fn dot_avx2<const ROWS: usize>(operands: Operands<'_>) -> [[f32; LANES]; ROWS] {
+pub(super) fn dot_avx2<const ROWS: usize, const GROUPS: usize>(
+    operands: Operands<'_>,
+) -> [[f32; LANES]; ROWS] {
     let ones = _mm256_set1_epi16(1);
     let mut sums = [_mm256_setzero_ps(); ROWS];
-    let tiles = operands.codes.as_chunks::<ROWS>().0.iter().zip(operands.scales.as_chunks::<ROWS>().0);
-    for ((weights, weight_scales), (codes, scales)) in
-        operands.weights.iter().zip(operands.weight_scales).zip(tiles)
-    {
+    for (weights, weight_scales, codes, scales) in operands.blocks::<ROWS, GROUPS>() {
         let weights = load(weights);
         let magnitudes = _mm256_abs_epi8(weights);
         let weight_scales = spread(weight_scales);
@@ -32,12 +31,11 @@ pub(super) fn dot_avx2<const ROWS: usize>(operands: Operands<'_>) -> [[f32; LANE
 }
 
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) fn dot_avx512<const ROWS: usize>(operands: Operands<'_>) -> [[f32; LANES]; ROWS] {
+pub(super) fn dot_avx512<const ROWS: usize, const GROUPS: usize>(
+    operands: Operands<'_>,
+) -> [[f32; LANES]; ROWS] {
     let mut sums = [_mm256_setzero_ps(); ROWS];
-    let tiles = operands.codes.as_chunks::<ROWS>().0.iter().zip(operands.scales.as_chunks::<ROWS>().0);
-    for ((weights, weight_scales), (codes, scales)) in
-        operands.weights.iter().zip(operands.weight_scales).zip(tiles)
-    {
+    for (weights, weight_scales, codes, scales) in operands.blocks::<ROWS, GROUPS>() {
         let weights = load(weights);
         let magnitudes = _mm256_abs_epi8(weights);
         let weight_scales = spread(weight_scales);
@@ -51,10 +49,13 @@ pub(super) fn dot_avx512<const ROWS: usize>(operands: Operands<'_>) -> [[f32; LA
     sums.map(|lanes| store(lanes))
 }
 
-/// The two scales of a block, four lanes each.
+/// The scales of a block, spread over the lanes.
 #[target_feature(enable = "avx2")]
-fn spread(scales: &[f32; 2]) -> __m256 {
-    _mm256_set_m128(_mm_set1_ps(scales[1]), _mm_set1_ps(scales[0]))
+fn spread<const GROUPS: usize>(scales: &[f32; GROUPS]) -> __m256 {
+    match GROUPS {
+        1 => _mm256_set1_ps(scales[0]),
+        _ => _mm256_set_m128(_mm_set1_ps(scales[1]), _mm_set1_ps(scales[0])),
+    }
 }
 
 #[target_feature(enable = "avx2")]
