@@ -161,8 +161,8 @@ fn four_bits(_: usize, _: usize) -> u64 {
 #[inline(always)]
 fn sixteens(bits: u8) -> u64 {
     // Eight copies of the byte, each with another bit left standing; then any bit becomes bit 7, then bit 4.
-    let spread = eight(1) * u64::from(bits) & 0x8040_2010_0804_0201;
-    (spread + eight(0x7f) & eight(0x80)) >> 3
+    let spread = (eight(1) * u64::from(bits)) & 0x8040_2010_0804_0201;
+    ((spread + eight(0x7f)) & eight(0x80)) >> 3
 }
 
 /// Block: d, 16 bytes of nibbles.

@@ -1,0 +1,18 @@
+//! Writes the small models of `tests/architectures` to a folder, for `make_golden.py`.
+
+#[path = "../tests/architectures/synthetic.rs"]
+#[expect(dead_code, reason = "the tests use what this does not")]
+mod synthetic;
+
+use std::{error::Error, fs, path::Path};
+
+use candle_core::quantized::GgmlDType;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let folder = std::env::args().nth(1).ok_or("usage: synthetic FOLDER")?;
+    for model in synthetic::models() {
+        let path = Path::new(&folder).join(format!("{}.gguf", model.name));
+        fs::write(path, model.bytes(GgmlDType::F32))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! What llama.cpp computes with the same files: `make_golden.py` made golden.json.
+
+use std::collections::BTreeMap;
+
+use candle_core::quantized::GgmlDType;
+use serde::Deserialize;
+
+use crate::engines::{load, options};
+use crate::synthetic::{models, tokens};
+
+/// Logits go to ±8 here. The weights are F32 on both sides, so what is left is the half-precision cache, and that
+/// llama.cpp also rounds queries and attention weights to half precision.
+const TOLERANCE: f32 = 0.02;
+
+#[derive(Deserialize)]
+struct Golden {
+    stride: usize,
+    tokens: Vec<u32>,
+    positions: Vec<usize>,
+    models: BTreeMap<String, Vec<Vec<f32>>>,
+}
+
+#[test]
+fn every_row_computes_what_llama_cpp_computes() {
+    let golden: Golden = serde_json::from_str(include_str!("golden.json")).unwrap();
+    assert_eq!(golden.tokens, tokens(golden.tokens.len()), "both sides run the same tokens");
+    let models = models();
+    assert_eq!(models.len(), golden.models.len());
+    let mut worst = Vec::new();
+    for model in models {
+        let mut engine = load(&model.bytes(GgmlDType::F32), options(1, 16)).unwrap();
+        let rows = engine.logits(&golden.tokens).unwrap();
+        let mut furthest = 0f32;
+        for (position, expected) in golden.positions.iter().zip(&golden.models[model.name]) {
+            let found = rows[*position].iter().step_by(golden.stride);
+            for (found, expected) in found.zip(expected) {
+                furthest = furthest.max((found - expected).abs());
+            }
+        }
+        worst.push((model.name, furthest));
+    }
+    println!("largest differences: {worst:?}");
+    assert!(worst.iter().all(|(_, furthest)| *furthest <= TOLERANCE), "{worst:?}");
+}

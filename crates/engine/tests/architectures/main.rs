@@ -1,0 +1,8 @@
+//! Every row of the arch table on small models: against llama.cpp's figures, against itself in other batches, and
+//! against files that lie.
+
+mod engines;
+mod golden;
+mod refusals;
+mod runs;
+mod synthetic;

@@ -1,0 +1,57 @@
+#!/usr/bin/env python3
+"""Makes golden.json: what llama.cpp computes with the small models of synthetic.rs.
+
+    pip install llama-cpp-python==0.3.36
+    cargo run -p engine --example synthetic FOLDER
+    python make_golden.py FOLDER
+
+Per model: for each of `positions` the logits of every 12th token after `tokens` up to there, run as one batch on the
+CPU with flash attention off and an f16 KV cache. The weights are F32, so nothing is quantized on the way and another
+engine must agree to the rounding of the cache.
+"""
+
+import ctypes
+import json
+import pathlib
+import sys
+
+import llama_cpp
+import numpy as np
+
+HERE = pathlib.Path(__file__).parent
+VOCAB, LENGTH, STRIDE = 288, 48, 12
+POSITIONS = [0, 7, 20, 47]
+TOKENS = [3 + (at * 37 + at * at * 5 + 11) % (VOCAB - 3) for at in range(LENGTH)]
+
+
+def logits(path):
+    model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx = 64
+    params.n_threads = params.n_threads_batch = 1
+    params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    context = llama_cpp.llama_init_from_model(model, params)
+    batch = llama_cpp.llama_batch_init(LENGTH, 0, 1)
+    batch.n_tokens = LENGTH
+    for at, token in enumerate(TOKENS):
+        batch.token[at], batch.pos[at], batch.n_seq_id[at], batch.logits[at] = token, at, 1, True
+        batch.seq_id[at][0] = 0
+    if llama_cpp.llama_decode(context, batch) != 0:
+        sys.exit(f"llama_decode failed for {path}")
+    rows = ctypes.cast(llama_cpp.llama_get_logits(context), ctypes.POINTER(ctypes.c_float * (VOCAB * LENGTH)))
+    return np.array(rows.contents, dtype=np.float32).reshape(LENGTH, VOCAB)
+
+
+def main(folder):
+    golden = {"stride": STRIDE, "tokens": TOKENS, "positions": POSITIONS, "models": {}}
+    for path in sorted(pathlib.Path(folder).glob("*.gguf")):
+        rows = logits(path)[POSITIONS, ::STRIDE]
+        golden["models"][path.stem] = [[round(float(value), 4) for value in row] for row in rows]
+    models = ",\n".join(f"{json.dumps(name)}: {json.dumps(rows)}" for name, rows in golden.pop("models").items())
+    (HERE / "golden.json").write_text(json.dumps(golden)[:-1] + f', "models": {{\n{models}\n}}}}\n')
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(sys.argv[1])
