@@ -93,6 +93,7 @@ async fn a_model_lives_its_life_on_the_command_line() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conversation_goes_on_at_a_terminal() {
     let cluster = Cluster::serve(&[("CARAVAN_ENGINE", "scripted".to_owned())]).await.unwrap();
+    cluster.create("m", SMOLLM2).await.unwrap();
     let (base, binary) = (cluster.base(0).unwrap(), binary().unwrap());
     tokio::task::block_in_place(|| python::play("terminal.py", &base, &[binary.to_str().unwrap()]).unwrap());
     cluster.check_logs(&[]).unwrap();

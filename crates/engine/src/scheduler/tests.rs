@@ -1,3 +1,5 @@
+//! The scheduler on a model that needs no weights: who runs when, and that every story is the one told alone.
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

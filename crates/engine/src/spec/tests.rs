@@ -1,3 +1,5 @@
+//! What a GGUF header says, and what is refused about it.
+
 use gguf::{TensorType, Value, Writer};
 
 use super::*;
