@@ -27,12 +27,24 @@ async fn collect(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes>
     if let Some(length) = declared
         && length > limit as u64
     {
+        discard(body, 2 * limit).await;
         return Err(too_large(limit, &length.to_string()));
     }
     match Limited::new(body, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large(limit, "more")),
         Err(error) => Err(Error::new(Code::Canceled, format!("read the request body: {error}"))),
+    }
+}
+
+/// Reads what a client still sends, without keeping it: one that writes before it reads would see a broken connection
+/// instead of the answer. At most `limit` bytes, so that nobody can make us read for ever.
+async fn discard(mut body: Body, limit: usize) {
+    let mut left = limit;
+    while let Some(Ok(frame)) = body.frame().await {
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        let Some(rest) = left.checked_sub(length) else { return };
+        left = rest;
     }
 }
 
