@@ -272,3 +272,6 @@ impl Replica {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

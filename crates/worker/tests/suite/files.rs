@@ -1,8 +1,9 @@
 //! The worker on a models folder with a real, tiny model in it.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, io::Write, ops::ControlFlow, path::Path, sync::Arc};
 
 use api::{Code, Error};
+use engine::{CandleEngine, LoadOptions};
 use protocol::v1::{
     EmbedRequest, GenerateRequest, LoadRequest, Model, Resume, done::Reason, generate_request::Input,
 };
@@ -85,6 +86,23 @@ async fn a_model_file_embeds() {
     };
     let response = site.client.clone().embed(embed).await.unwrap().into_inner();
     assert!(response.embeddings.iter().all(|vector| vector.values.len() == 32));
+}
+
+#[test]
+fn a_load_ends_before_the_next_tensor_when_it_is_given_up() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&tiny::gguf()).unwrap();
+    let file = gguf::File::open(file.path()).unwrap();
+    let mut calls = 0;
+    let mut give_up = |_| {
+        calls += 1;
+        ControlFlow::Break(())
+    };
+    assert_eq!(
+        CandleEngine::load(&file, LoadOptions::default(), &mut give_up).err(),
+        Some(engine::Error::GivenUp)
+    );
+    assert_eq!(calls, 1);
 }
 
 #[tokio::test]
