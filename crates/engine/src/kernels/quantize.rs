@@ -99,7 +99,7 @@ fn tile_body(tile: Tile<'_>) {
             let to = block * tile.rows + row;
             let (scale, sums) = quantize_block(&values[from], &mut codes[to]);
             tile.scales[to] = scale;
-            tile.block_sums[from] = (sums[0] + sums[1]) as f32 * scale;
+            tile.block_sums[from] = sums[0].wrapping_add(sums[1]) as f32 * scale;
             group_sums[from] = sums.map(|sum| sum as f32 * scale);
         }
     }
