@@ -11,6 +11,7 @@ pub(crate) mod matmul;
 pub(crate) mod norm;
 pub(crate) mod quantize;
 pub(crate) mod rope;
+pub(crate) mod route;
 mod tier;
 pub(crate) mod unpack;
 #[cfg(target_arch = "x86_64")]

@@ -105,6 +105,10 @@ impl Input {
         &mut self.values
     }
 
+    pub fn rows(&self) -> &[f32] {
+        &self.values
+    }
+
     fn quantized(&mut self, compute: &Compute, cols: usize) -> &Rows {
         if !self.is_quantized {
             self.quantized.quantize(&compute.pool, compute.cpu, &self.values, cols);

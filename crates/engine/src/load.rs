@@ -84,7 +84,7 @@ impl Estimate {
         let heads = spec.heads;
         let query = heads.count * heads.key_dim + heads.kv_count * (heads.key_dim + heads.value_dim);
         // The stream, a branch's input and update, attention's parts, the gated unit's two; inputs once more as bytes.
-        let row = 3 * spec.width + query + heads.count * heads.value_dim + 2 * spec.feed_forward_width;
+        let row = 3 * spec.width + query + heads.count * heads.value_dim + feed_forward_row(spec);
         let rows = limits.chunk + limits.slots;
         Estimate {
             weights_bytes: weights::total_bytes(gguf),
@@ -92,6 +92,13 @@ impl Estimate {
             scratch_bytes: floats(rows * row) * 5 / 4 + floats(limits.slots * spec.vocab_size),
         }
     }
+}
+
+/// Floats of a row that a feed-forward branch has at most.
+fn feed_forward_row(spec: &Spec) -> usize {
+    let Some(experts) = spec.experts else { return 2 * spec.feed_forward_width };
+    // Its scores; and where all rows go to one expert, each is gathered and has a result.
+    experts.count + 2 * spec.width + 2 * experts.width.max(experts.shared_width)
 }
 
 /// What loading `gguf` with `options` would use, without loading it.

@@ -2,6 +2,7 @@
 //! which biases and norms, is told by the tensors themselves, when they are loaded.
 
 mod arch;
+mod experts;
 mod keys;
 mod rope;
 
@@ -13,6 +14,7 @@ use crate::{
 };
 pub use arch::is_supported;
 use arch::{Arch, WindowRow};
+pub(crate) use experts::Experts;
 use keys::Keys;
 pub(crate) use rope::Rope;
 
@@ -28,7 +30,9 @@ pub(crate) struct Spec {
     pub blocks: usize,
     /// Values of a row between blocks.
     pub width: usize,
+    /// Of dense feed-forward bodies; 0 where there are only experts.
     pub feed_forward_width: usize,
+    pub experts: Option<Experts>,
     pub vocab_size: usize,
     pub train_context_length: usize,
     pub epsilon: f32,
@@ -59,7 +63,6 @@ impl Spec {
     pub fn read(gguf: &Gguf) -> Result<Spec, Error> {
         let arch = arch::row(gguf.architecture()?)?;
         let keys = Keys::new(gguf, arch.name);
-        refuse_experts(keys)?;
         let blocks = keys.count("block_count", MAX_BLOCKS)?;
         let width = keys.count("embedding_length", MAX_WIDTH)?;
         let train_context_length = keys.count("context_length", MAX_CONTEXT)?;
@@ -68,6 +71,11 @@ impl Spec {
         let dims = keys.optional_count("rope.dimension_count", heads.key_dim)?.unwrap_or(heads.key_dim);
         if dims % 2 != 0 {
             return Err(keys.wrong("rope.dimension_count", &format!("must be even, got {dims}")));
+        }
+        let feed_forward_width = keys.optional_count("feed_forward_length", MAX_WIDTH)?;
+        let experts = Experts::read(keys, arch.experts, feed_forward_width)?;
+        if feed_forward_width.is_none() && experts.is_none() {
+            return Err(keys.wrong("feed_forward_length", "is missing"));
         }
         let rope = Rope::read(keys, dims, train_context_length)?;
         let local_base = match arch.window.and_then(|row| row.local_base) {
@@ -80,7 +88,8 @@ impl Spec {
             architecture: arch.name,
             blocks,
             width,
-            feed_forward_width: keys.count("feed_forward_length", MAX_WIDTH)?,
+            feed_forward_width: feed_forward_width.unwrap_or(0),
+            experts,
             vocab_size: read_vocab_size(gguf)?,
             train_context_length,
             epsilon: keys.positive("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-5),
@@ -111,16 +120,6 @@ impl Spec {
     /// Half-precision numbers that one position takes in the KV cache.
     pub fn kv_per_position(&self) -> usize {
         self.blocks * self.heads.kv_count * (self.heads.key_dim + self.heads.value_dim)
-    }
-}
-
-/// Some dense files carry the key with the value 0.
-fn refuse_experts(keys: Keys<'_>) -> Result<(), Error> {
-    match keys.number("expert_count")? {
-        None | Some(0) => Ok(()),
-        Some(count) => {
-            Err(keys.wrong("expert_count", &format!("mixtures of experts are not supported, got {count}")))
-        }
     }
 }
 

@@ -4,6 +4,7 @@
 mod attention;
 mod build;
 mod cache;
+mod experts;
 mod feed_forward;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::{
 use attention::{Attention, Step};
 pub(crate) use build::Setup;
 use cache::Cache;
+use experts::Experts;
 use feed_forward::FeedForward;
 
 pub(crate) struct Transformer {
@@ -49,6 +51,7 @@ struct Branch {
 enum Body {
     Attention(Attention),
     FeedForward(FeedForward),
+    Experts(Experts),
 }
 
 /// Room for a step. It grows to the largest step and stays.
@@ -62,6 +65,7 @@ struct Buffers {
     update: Vec<f32>,
     attention: attention::Buffers,
     feed_forward: feed_forward::Buffers,
+    experts: experts::Buffers,
     angles: Angles,
     local_angles: Angles,
 }
@@ -108,7 +112,7 @@ impl Transformer {
 
     fn run_branch(&mut self, at: usize, batch: &Batch<'_>) -> Result<(), Error> {
         let Transformer { spec, compute, branches, cache, buffers, .. } = self;
-        let Buffers { stream, input, update, attention, feed_forward, angles, local_angles } = buffers;
+        let Buffers { stream, input, update, attention, angles, local_angles, .. } = buffers;
         let branch = &branches[at];
         input.values().clone_from(stream);
         if let Some(weight) = &branch.before {
@@ -121,7 +125,8 @@ impl Transformer {
                 let step = Step { compute, batch, angles };
                 body.forward(step, (cache, branch.block), attention, (input, update))?;
             }
-            Body::FeedForward(body) => body.forward(compute, feed_forward, input, update)?,
+            Body::FeedForward(body) => body.forward(compute, &mut buffers.feed_forward, input, update)?,
+            Body::Experts(body) => body.forward(compute, &mut buffers.experts, input, update)?,
         }
         if let Some(weight) = &branch.after {
             norm_rows(compute, update, weight, spec.epsilon);

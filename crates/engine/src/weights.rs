@@ -57,16 +57,7 @@ impl<'a> Weights<'a> {
     /// A matrix of `rows` by `cols`, if the file has it.
     pub fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Option<Arc<QTensor>>, Error> {
         let Some(tensor) = self.take(name, &[cols, rows])? else { return Ok(None) };
-        let kind = dtype(tensor.kind)
-            .filter(|&kind| matmul::is_supported(kind))
-            .ok_or_else(|| unsupported(tensor, SUPPORTED_TYPES))?;
-        let bytes = self.file.data(tensor);
-        if !(bytes.as_ptr() as usize).is_multiple_of(align_of::<f32>()) {
-            let problem = format!("must be a multiple of 4, got {}", self.file.header().alignment);
-            return Err(Error::InvalidKey { key: "general.alignment".to_owned(), problem });
-        }
-        let storage = QStorage::from_data(Cow::Borrowed(bytes), &Device::Cpu, kind)?;
-        Ok(Some(Arc::new(QTensor::new(storage, (rows, cols))?)))
+        self.load(tensor, rows, cols).map(Some)
     }
 
     /// A matrix that must be there.
@@ -99,6 +90,20 @@ impl<'a> Weights<'a> {
         }))
     }
 
+    /// One map for each of `count` experts: the tensor `name` holds them one behind another.
+    pub fn experts(
+        &mut self,
+        name: &str,
+        count: usize,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Vec<Linear>, Error> {
+        let name = format!("{name}.weight");
+        let tensor = self.take(&name, &[cols, rows, count])?.ok_or_else(|| missing(&name))?;
+        let weight = self.load(tensor, count * rows, cols)?;
+        Ok((0..count).map(|at| Linear::new(weight.clone(), at * rows, rows, None)).collect())
+    }
+
     /// Fails if the file has a tensor that nobody took: a model that is half understood would talk nonsense.
     pub fn finish(self) -> Result<(), Error> {
         let header = self.file.header();
@@ -109,6 +114,19 @@ impl<'a> Weights<'a> {
                 architecture: header.architecture()?.to_owned(),
             }),
         }
+    }
+
+    fn load(&self, tensor: &Tensor, rows: usize, cols: usize) -> Result<Arc<QTensor>, Error> {
+        let kind = dtype(tensor.kind)
+            .filter(|&kind| matmul::is_supported(kind))
+            .ok_or_else(|| unsupported(tensor, SUPPORTED_TYPES))?;
+        let bytes = self.file.data(tensor);
+        if !(bytes.as_ptr() as usize).is_multiple_of(align_of::<f32>()) {
+            let problem = format!("must be a multiple of 4, got {}", self.file.header().alignment);
+            return Err(Error::InvalidKey { key: "general.alignment".to_owned(), problem });
+        }
+        let storage = QStorage::from_data(Cow::Borrowed(bytes), &Device::Cpu, kind)?;
+        Ok(Arc::new(QTensor::new(storage, (rows, cols))?))
     }
 
     /// `shape` is ggml's: the contiguous dimension first.

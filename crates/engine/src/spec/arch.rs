@@ -9,6 +9,8 @@ pub(crate) struct Arch {
     pub name: &'static str,
     pub pairing: Pairing,
     pub activation: Activation,
+    /// What a mixture of experts is like; `None` = there is none.
+    pub experts: Option<ExpertsRow>,
     /// Token rows are multiplied by the square root of the width.
     pub scaled_embedding: bool,
     pub window: Option<WindowRow>,
@@ -16,6 +18,15 @@ pub(crate) struct Arch {
     pub soft_caps: Option<(f32, f32)>,
     /// The one size, told by its number of blocks, whose queries are scaled by width / heads, not by the head.
     pub wide_head_blocks: Option<usize>,
+}
+
+/// What no key says about experts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct ExpertsRow {
+    /// The weights of the chosen experts are made to sum to one.
+    pub is_normalised: bool,
+    /// Files without experts are models of the same architecture.
+    pub is_optional: bool,
 }
 
 /// How sliding-window attention is spread over the blocks.
@@ -33,24 +44,21 @@ const LLAMA: Arch = Arch {
     name: "llama",
     pairing: Pairing::Neighbours,
     activation: Activation::Silu,
+    experts: Some(ExpertsRow { is_normalised: true, is_optional: true }),
     scaled_embedding: false,
     window: None,
     soft_caps: None,
     wide_head_blocks: None,
 };
-const QWEN: Arch = Arch { name: "qwen2", pairing: Pairing::Halves, ..LLAMA };
-const GEMMA: Arch = Arch {
-    name: "gemma",
-    pairing: Pairing::Halves,
-    activation: Activation::Gelu,
-    scaled_embedding: true,
-    ..LLAMA
-};
+const QWEN: Arch = Arch { name: "qwen2", pairing: Pairing::Halves, experts: None, ..LLAMA };
+const GEMMA: Arch = Arch { name: "gemma", activation: Activation::Gelu, scaled_embedding: true, ..QWEN };
 
 pub(crate) const TABLE: &[Arch] = &[
     LLAMA,
     QWEN,
     Arch { name: "qwen3", ..QWEN },
+    Arch { name: "qwen2moe", experts: Some(ExpertsRow { is_normalised: false, is_optional: false }), ..QWEN },
+    Arch { name: "qwen3moe", experts: Some(ExpertsRow { is_normalised: true, is_optional: false }), ..QWEN },
     // Phi-3 files name a window, but their models were trained to see everything within their context.
     Arch { name: "phi3", ..QWEN },
     GEMMA,
@@ -99,7 +107,7 @@ mod tests {
         let text = row("mamba").unwrap_err().to_string();
         assert_eq!(
             text,
-            "unsupported architecture \"mamba\"; supported: llama, qwen2, qwen3, phi3, gemma, gemma2, gemma3"
+            "unsupported architecture \"mamba\"; supported: llama, qwen2, qwen3, qwen2moe, qwen3moe, phi3, gemma, gemma2, gemma3"
         );
     }
 }

@@ -4,8 +4,20 @@ use std::ops::ControlFlow;
 
 use gguf::File;
 
-use super::{Body, Branch, Transformer, attention::Attention, cache::Cache, feed_forward::FeedForward};
-use crate::{Error, compute::Compute, linear::Linear, spec::Spec, weights::Weights};
+use super::{
+    Body, Branch, Transformer,
+    attention::Attention,
+    cache::Cache,
+    experts::{self, SharedExpert},
+    feed_forward::FeedForward,
+};
+use crate::{
+    Error,
+    compute::Compute,
+    linear::Linear,
+    spec::{Experts, Spec},
+    weights::Weights,
+};
 
 /// What a transformer is built with beside its file.
 pub(crate) struct Setup {
@@ -85,6 +97,20 @@ fn attention_branch(weights: &mut Weights<'_>, spec: &Spec, block: usize) -> Res
 
 fn feed_forward_branch(weights: &mut Weights<'_>, spec: &Spec, block: usize) -> Result<Branch, Error> {
     let name = |part: &str| format!("blk.{block}.{part}");
+    let body = match spec.experts {
+        Some(experts) => Body::Experts(mixture(weights, spec, experts, name)?),
+        None => Body::FeedForward(dense(weights, spec, block)?),
+    };
+    Ok(Branch {
+        block,
+        before: weights.vector(&name("ffn_norm.weight"), spec.width)?,
+        body,
+        after: weights.vector(&name("post_ffw_norm.weight"), spec.width)?,
+    })
+}
+
+fn dense(weights: &mut Weights<'_>, spec: &Spec, block: usize) -> Result<FeedForward, Error> {
+    let name = |part: &str| format!("blk.{block}.{part}");
     let inner = spec.feed_forward_width;
     let [gate, up] = if weights.has(&name("ffn_gate.weight")) {
         [
@@ -95,12 +121,33 @@ fn feed_forward_branch(weights: &mut Weights<'_>, spec: &Spec, block: usize) -> 
         weights.fused(&name("ffn_up"), [inner, inner], spec.width)?
     };
     let down = weights.linear(&name("ffn_down"), spec.width, inner)?;
-    Ok(Branch {
-        block,
-        before: weights.vector(&name("ffn_norm.weight"), spec.width)?,
-        body: Body::FeedForward(FeedForward { activation: spec.activation, gate, up, down }),
-        after: weights.vector(&name("post_ffw_norm.weight"), spec.width)?,
-    })
+    Ok(FeedForward { activation: spec.activation, gate, up, down })
+}
+
+fn mixture(
+    weights: &mut Weights<'_>,
+    spec: &Spec,
+    experts: Experts,
+    name: impl Fn(&str) -> String,
+) -> Result<experts::Experts, Error> {
+    let Experts { count, used, width: inner, shared_width, is_normalised } = experts;
+    let router = weights.linear(&name("ffn_gate_inp"), count, spec.width)?;
+    let gates = weights.experts(&name("ffn_gate_exps"), count, inner, spec.width)?;
+    let ups = weights.experts(&name("ffn_up_exps"), count, inner, spec.width)?;
+    let downs = weights.experts(&name("ffn_down_exps"), count, spec.width, inner)?;
+    let activation = spec.activation;
+    let bodies = gates.into_iter().zip(ups).zip(downs);
+    let bodies = bodies.map(|((gate, up), down)| FeedForward { activation, gate, up, down }).collect();
+    let shared = if weights.has(&name("ffn_up_shexp.weight")) {
+        let gate = weights.linear(&name("ffn_gate_shexp"), shared_width, spec.width)?;
+        let up = weights.linear(&name("ffn_up_shexp"), shared_width, spec.width)?;
+        let down = weights.linear(&name("ffn_down_shexp"), spec.width, shared_width)?;
+        let gate_of_all = weights.vector(&name("ffn_gate_inp_shexp.weight"), spec.width)?;
+        Some(SharedExpert { body: FeedForward { activation, gate, up, down }, gate: gate_of_all })
+    } else {
+        None
+    };
+    Ok(experts::Experts { router, used, is_normalised, experts: bodies, shared })
 }
 
 /// What each frequency is divided by: llama3's factors, or the one of longrope's two sets that fits the context.

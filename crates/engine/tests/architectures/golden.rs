@@ -18,6 +18,7 @@ struct Golden {
     tokens: Vec<u32>,
     positions: Vec<usize>,
     models: BTreeMap<String, Vec<Vec<f32>>>,
+    best: BTreeMap<String, Vec<usize>>,
 }
 
 #[test]
@@ -36,6 +37,10 @@ fn every_row_computes_what_llama_cpp_computes() {
             for (found, expected) in found.zip(expected) {
                 furthest = furthest.max((found - expected).abs());
             }
+        }
+        for (position, (row, best)) in rows.iter().zip(&golden.best[model.name]).enumerate() {
+            let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            assert!(highest - row[*best] <= TOLERANCE, "{} picks another token at {position}", model.name);
         }
         worst.push((model.name, furthest));
     }

@@ -2,6 +2,7 @@
 //! against files that lie.
 
 mod engines;
+mod families;
 mod golden;
 mod refusals;
 mod runs;

@@ -5,8 +5,8 @@
     cargo run -p engine --example synthetic FOLDER
     python make_golden.py FOLDER
 
-Per model: for each of `positions` the logits of every 12th token after `tokens` up to there, run as one batch on the
-CPU with flash attention off and an f16 KV cache. The weights are F32, so nothing is quantized on the way and another
+Per model, after `tokens` run as one batch on the CPU with flash attention off and an f16 KV cache: in `models` for each of
+`positions` the logits of every 12th token, and in `best` for every position the token with the highest logit. The weights are F32, so nothing is quantized on the way and another
 engine must agree to the rounding of the cache.
 """
 
@@ -43,10 +43,11 @@ def logits(path):
 
 
 def main(folder):
-    golden = {"stride": STRIDE, "tokens": TOKENS, "positions": POSITIONS, "models": {}}
+    golden = {"stride": STRIDE, "tokens": TOKENS, "positions": POSITIONS, "best": {}, "models": {}}
     for path in sorted(pathlib.Path(folder).glob("*.gguf")):
-        rows = logits(path)[POSITIONS, ::STRIDE]
-        golden["models"][path.stem] = [[round(float(value), 4) for value in row] for row in rows]
+        rows = logits(path)
+        golden["best"][path.stem] = rows.argmax(axis=1).tolist()
+        golden["models"][path.stem] = [[round(float(value), 4) for value in row] for row in rows[POSITIONS, ::STRIDE]]
     models = ",\n".join(f"{json.dumps(name)}: {json.dumps(rows)}" for name, rows in golden.pop("models").items())
     (HERE / "golden.json").write_text(json.dumps(golden)[:-1] + f', "models": {{\n{models}\n}}}}\n')
 

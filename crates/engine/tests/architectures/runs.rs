@@ -23,7 +23,7 @@ const KINDS: [Kind; 13] = [
     Kind::Q6K,
 ];
 
-fn named(name: &str) -> Model {
+pub fn named(name: &str) -> Model {
     models().into_iter().find(|model| model.name == name).expect("a model of that name")
 }
 

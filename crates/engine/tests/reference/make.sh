@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the vectors in this folder anew: make.sh SMOLLM2.gguf GEMMA3.gguf
+# Makes the vectors in this folder and in ../architectures anew: make.sh SMOLLM2.gguf GEMMA3.gguf
 set -euo pipefail
 
 [[ $# == 2 ]] || { printf 'usage: make.sh SMOLLM2.gguf GEMMA3.gguf\n' >&2; exit 64; }
@@ -12,3 +12,9 @@ for script in make_tokens make_samplers make_reference; do
   printf 'reference: %s\n' "$script"
   "$venv/bin/python" "$here/$script.py" "smollm2=$1" "gemma3=$2"
 done
+
+printf 'reference: make_golden\n'
+small=$(mktemp -d)
+trap 'rm -rf "$small"' EXIT
+cargo run --quiet --locked --manifest-path "$here/../../Cargo.toml" --example synthetic "$small"
+"$venv/bin/python" "$here/../architectures/make_golden.py" "$small" 2>/dev/null

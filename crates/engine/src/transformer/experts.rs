@@ -1,0 +1,101 @@
+//! The body of a feed-forward branch that is a mixture of experts: each row goes through the few bodies that a
+//! router picks for it. The rows of one expert are gathered, run together and added back by weight. A row's sum is
+//! in the order of the experts, so it does not depend on what else is in the batch.
+
+use super::feed_forward::{self, FeedForward};
+use crate::{
+    Error,
+    compute::Compute,
+    kernels::route,
+    linear::{Input, Linear},
+};
+
+pub(super) struct Experts {
+    pub router: Linear,
+    /// How many a row goes through.
+    pub used: usize,
+    pub is_normalised: bool,
+    pub experts: Vec<FeedForward>,
+    pub shared: Option<SharedExpert>,
+}
+
+/// What every row goes through, as much as its gate is open; without a gate it is.
+pub(super) struct SharedExpert {
+    pub body: FeedForward,
+    pub gate: Option<Vec<f32>>,
+}
+
+/// Room for a step, used again by the next branch.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    /// [n, experts].
+    scores: Vec<f32>,
+    /// By expert, then by row.
+    routes: Vec<Route>,
+    best: Vec<(u32, f32)>,
+    gathered: Input,
+    result: Vec<f32>,
+    body: feed_forward::Buffers,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Route {
+    expert: u32,
+    row: u32,
+    weight: f32,
+}
+
+impl Experts {
+    /// `input`: [n, width] to `out`: [n, width].
+    pub fn forward(
+        &self,
+        compute: &Compute,
+        buffers: &mut Buffers,
+        input: &mut Input,
+        out: &mut Vec<f32>,
+    ) -> Result<(), Error> {
+        let width = self.router.cols();
+        Linear::forward(compute, input, &mut [(&self.router, &mut buffers.scores)])?;
+        self.route(buffers);
+        match &self.shared {
+            Some(SharedExpert { body, gate }) => {
+                body.forward(compute, &mut buffers.body, input, out)?; // [n, width]
+                if let Some(gate) = gate {
+                    route::gate_rows(out, input.rows(), gate);
+                }
+            }
+            None => {
+                out.clear();
+                out.resize(input.rows().len(), 0.0);
+            }
+        }
+        let Buffers { routes, gathered, result, body, .. } = buffers;
+        for routes in routes.chunk_by(|one, next| one.expert == next.expert) {
+            let rows = gathered.values();
+            rows.clear();
+            routes.iter().for_each(|route| rows.extend(&input.rows()[part(route, width)]));
+            let expert = &self.experts[routes[0].expert as usize];
+            expert.forward(compute, body, gathered, result)?; // [routes, width]
+            for (route, result) in routes.iter().zip(result.chunks_exact(width)) {
+                let row = out[part(route, width)].iter_mut();
+                row.zip(result).for_each(|(value, result)| *value += route.weight * result);
+            }
+        }
+        Ok(())
+    }
+
+    fn route(&self, buffers: &mut Buffers) {
+        let Buffers { scores, routes, best, .. } = buffers;
+        routes.clear();
+        for (row, scores) in (0..).zip(scores.chunks_exact_mut(self.experts.len())) {
+            route::choose(scores, self.used, self.is_normalised, best);
+            routes.extend(best.iter().map(|&(expert, weight)| Route { expert, row, weight }));
+        }
+        routes.sort_unstable_by_key(|route| (route.expert, route.row));
+    }
+}
+
+fn part(route: &Route, width: usize) -> std::ops::Range<usize> {
+    let start = route.row as usize * width;
+    start..start + width
+}
