@@ -7,6 +7,7 @@
 pub(crate) mod activation;
 pub(crate) mod attention;
 mod float;
+pub(crate) mod layer_norm;
 pub(crate) mod matmul;
 pub(crate) mod norm;
 pub(crate) mod quantize;

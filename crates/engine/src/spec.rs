@@ -14,6 +14,7 @@ use crate::{
 };
 pub use arch::is_supported;
 use arch::{Arch, WindowRow};
+pub(crate) use arch::{Layout, NormKind};
 pub(crate) use experts::Experts;
 use keys::Keys;
 pub(crate) use rope::Rope;
@@ -35,8 +36,11 @@ pub(crate) struct Spec {
     pub experts: Option<Experts>,
     pub vocab_size: usize,
     pub train_context_length: usize,
+    pub norm: NormKind,
+    pub layout: Layout,
     pub epsilon: f32,
     pub activation: Activation,
+    pub is_gated: bool,
     pub embedding_scale: f32,
     /// Of blocks that see everything; see [`Spec::heads`].
     pub heads: Heads,
@@ -92,8 +96,11 @@ impl Spec {
             experts,
             vocab_size: read_vocab_size(gguf)?,
             train_context_length,
-            epsilon: keys.positive("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-5),
+            norm: arch.norm,
+            layout: arch.layout,
+            epsilon: read_epsilon(keys, arch.norm)?,
             activation: arch.activation,
+            is_gated: arch.is_gated,
             embedding_scale: if arch.scaled_embedding { (width as f32).sqrt() } else { 1.0 },
             heads,
             window,
@@ -121,6 +128,14 @@ impl Spec {
     pub fn kv_per_position(&self) -> usize {
         self.blocks * self.heads.kv_count * (self.heads.key_dim + self.heads.value_dim)
     }
+}
+
+fn read_epsilon(keys: Keys<'_>, norm: NormKind) -> Result<f32, Error> {
+    let key = match norm {
+        NormKind::RootMeanSquare => "attention.layer_norm_rms_epsilon",
+        NormKind::Layer => "attention.layer_norm_epsilon",
+    };
+    Ok(keys.positive(key)?.unwrap_or(1e-5))
 }
 
 fn read_heads(keys: Keys<'_>, arch: &Arch, blocks: usize, width: usize) -> Result<Heads, Error> {

@@ -6,6 +6,7 @@ mod build;
 mod cache;
 mod experts;
 mod feed_forward;
+mod norm;
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use candle_core::{Device, Tensor, quantized::QTensor};
 use crate::{
     Error,
     compute::Compute,
-    kernels::{activation, norm, rope::Angles},
+    kernels::{activation, norm::not_finite, rope::Angles},
     linear::{Input, Linear},
     model::{Batch, Logits, Model},
     spec::Spec,
@@ -24,6 +25,7 @@ pub(crate) use build::Setup;
 use cache::Cache;
 use experts::Experts;
 use feed_forward::FeedForward;
+use norm::Norm;
 
 pub(crate) struct Transformer {
     spec: Spec,
@@ -31,7 +33,7 @@ pub(crate) struct Transformer {
     /// [vocab, width]; kept as it is in the file, rows are widened when a token asks.
     embedding: Arc<QTensor>,
     branches: Vec<Branch>,
-    output_norm: Vec<f32>,
+    output_norm: Norm,
     head: Linear,
     frequencies: Vec<f32>,
     local_frequencies: Option<Vec<f32>>,
@@ -40,12 +42,19 @@ pub(crate) struct Transformer {
 }
 
 /// One residual half of a block: `x += after(body(before(x)))`. A norm that the file lacks is left out, which makes
-/// pre-norm, post-norm and sandwich-norm the same thing.
+/// pre-norm and sandwich-norm the same thing.
 struct Branch {
     block: usize,
-    before: Option<Vec<f32>>,
+    before: Before,
     body: Body,
-    after: Option<Vec<f32>>,
+    after: Option<Norm>,
+}
+
+/// What a branch takes in.
+enum Before {
+    Norm(Norm),
+    /// What the branch before it took in: the two are parallel.
+    Shared,
 }
 
 enum Body {
@@ -79,7 +88,7 @@ impl Transformer {
         let compute = self.compute.clone();
         compute.pool.install(|| self.run_blocks(batch, &mut faults))?;
         let mut rows = self.buffers.stream.clone();
-        norm_rows(&compute, &mut rows, &self.output_norm, self.spec.epsilon);
+        self.output_norm.apply(&compute, &mut rows);
         Ok((rows, faults))
     }
 
@@ -114,9 +123,9 @@ impl Transformer {
         let Transformer { spec, compute, branches, cache, buffers, .. } = self;
         let Buffers { stream, input, update, attention, angles, local_angles, .. } = buffers;
         let branch = &branches[at];
-        input.values().clone_from(stream);
-        if let Some(weight) = &branch.before {
-            norm_rows(compute, input.values(), weight, spec.epsilon);
+        if let Before::Norm(norm) = &branch.before {
+            input.values().clone_from(stream);
+            norm.apply(compute, input.values());
         }
         match &branch.body {
             Body::Attention(body) => {
@@ -128,8 +137,8 @@ impl Transformer {
             Body::FeedForward(body) => body.forward(compute, &mut buffers.feed_forward, input, update)?,
             Body::Experts(body) => body.forward(compute, &mut buffers.experts, input, update)?,
         }
-        if let Some(weight) = &branch.after {
-            norm_rows(compute, update, weight, spec.epsilon);
+        if let Some(norm) = &branch.after {
+            norm.apply(compute, update);
         }
         stream.iter_mut().zip(update).for_each(|(value, update)| *value += *update);
         Ok(())
@@ -142,7 +151,7 @@ impl Transformer {
         let rows = input.values();
         rows.clear();
         wanted.iter().for_each(|row| rows.extend(&stream[row * width..(row + 1) * width]));
-        norm_rows(&self.compute, rows, &self.output_norm, self.spec.epsilon);
+        self.output_norm.apply(&self.compute, rows);
         Linear::forward(&self.compute, input, &mut [(&self.head, &mut logits.values)])?; // [wanted, vocab]
         if let Some(cap) = self.spec.output_soft_cap {
             activation::cap_all(self.compute.cpu, &mut logits.values, cap);
@@ -153,12 +162,12 @@ impl Transformer {
     /// Notes for each span the first block after which its rows are not finite.
     fn find_faults(&self, block: usize, batch: &Batch<'_>, faults: &mut [Option<Error>]) {
         let width = self.spec.width;
-        if norm::not_finite(&self.buffers.stream, width).is_none() {
+        if not_finite(&self.buffers.stream, width).is_none() {
             return;
         }
         for (span, fault) in batch.spans.iter().zip(faults) {
             let rows = &self.buffers.stream[span.rows.start * width..span.rows.end * width];
-            if fault.is_none() && norm::not_finite(rows, width).is_some() {
+            if fault.is_none() && not_finite(rows, width).is_some() {
                 *fault =
                     Some(Error::NotFinite { what: format!("what block {block} (`blk.{block}`) computed") });
             }
@@ -186,15 +195,11 @@ impl Model for Transformer {
     }
 }
 
-fn norm_rows(compute: &Compute, rows: &mut [f32], weight: &[f32], epsilon: f32) {
-    compute.pool.rows(rows, weight.len(), |_, rows| norm::rms(compute.cpu, rows, weight, epsilon));
-}
-
 fn find_head_faults(batch: &Batch<'_>, logits: &mut Logits, vocab_size: usize) {
     let mut rows = logits.values.chunks_exact(vocab_size);
     for (span, fault) in batch.spans.iter().zip(&mut logits.faults) {
         for row in rows.by_ref().take(span.wanted().len()) {
-            if fault.is_none() && norm::not_finite(row, vocab_size).is_some() {
+            if fault.is_none() && not_finite(row, vocab_size).is_some() {
                 *fault =
                     Some(Error::NotFinite { what: "what the language head (`output`) computed".to_owned() });
             }

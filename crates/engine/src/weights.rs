@@ -35,13 +35,23 @@ impl<'a> Weights<'a> {
         self.file.header().tensor(name).is_some()
     }
 
+    /// How many dimensions the tensor has, if the file has it.
+    pub fn dimensions(&self, name: &str) -> Option<usize> {
+        self.file.header().tensor(name).map(|tensor| tensor.shape.len())
+    }
+
     /// A vector of floats, if the file has it.
     pub fn vector(&mut self, name: &str, len: usize) -> Result<Option<Vec<f32>>, Error> {
-        let Some(tensor) = self.take(name, &[len])? else { return Ok(None) };
+        self.floats(name, &[len])
+    }
+
+    /// A table of floats of ggml's `shape`, if the file has it.
+    pub fn floats(&mut self, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>, Error> {
+        let Some(tensor) = self.take(name, shape)? else { return Ok(None) };
         let kind = dtype(tensor.kind)
             .filter(|&kind| matmul::is_float(kind))
             .ok_or_else(|| unsupported(tensor, "F32, F16, BF16"))?;
-        let mut values = vec![0.0; len];
+        let mut values = vec![0.0; shape.iter().product()];
         unpack::widen(kind, self.file.data(tensor), &mut values);
         if !values.iter().all(|value| value.is_finite()) {
             return Err(Error::NotFinite { what: format!("tensor `{name}`") });

@@ -18,24 +18,54 @@ pub(crate) fn gated(cpu: Cpu, activation: Activation, gate: &mut [f32], up: &[f3
     }
 }
 
+/// `values = activation(values)`.
+pub(crate) fn plain(cpu: Cpu, activation: Activation, values: &mut [f32]) {
+    match activation {
+        Activation::Silu => plain_silu(cpu, values),
+        Activation::Gelu => plain_gelu(cpu, values),
+    }
+}
+
 tiered! { fn gated_silu(gate: &mut [f32], up: &[f32]) = silu_body }
 tiered! { fn gated_gelu(gate: &mut [f32], up: &[f32]) = gelu_body }
+tiered! { fn plain_silu(values: &mut [f32]) = plain_silu_body }
+tiered! { fn plain_gelu(values: &mut [f32]) = plain_gelu_body }
 
 #[inline(always)]
 fn silu_body(gate: &mut [f32], up: &[f32]) {
     for (gate, up) in gate.iter_mut().zip(up) {
-        *gate = *gate / (1.0 + float::exp(-*gate)) * up;
+        *gate = silu(*gate) * up;
     }
 }
 
 #[inline(always)]
 fn gelu_body(gate: &mut [f32], up: &[f32]) {
-    const SQRT_2_OVER_PI: f32 = 0.797_884_6;
     for (gate, up) in gate.iter_mut().zip(up) {
-        let inner = SQRT_2_OVER_PI * *gate * (1.0 + 0.044_715 * *gate * *gate);
-        // (1 + tanh(y)) / 2 is the logistic function of 2y.
-        *gate = *gate / (1.0 + float::exp(-2.0 * inner)) * up;
+        *gate = gelu(*gate) * up;
     }
+}
+
+#[inline(always)]
+fn plain_silu_body(values: &mut [f32]) {
+    values.iter_mut().for_each(|value| *value = silu(*value));
+}
+
+#[inline(always)]
+fn plain_gelu_body(values: &mut [f32]) {
+    values.iter_mut().for_each(|value| *value = gelu(*value));
+}
+
+#[inline(always)]
+fn silu(x: f32) -> f32 {
+    x / (1.0 + float::exp(-x))
+}
+
+#[inline(always)]
+fn gelu(x: f32) -> f32 {
+    const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+    let inner = SQRT_2_OVER_PI * x * (1.0 + 0.044_715 * x * x);
+    // (1 + tanh(y)) / 2 is the logistic function of 2y.
+    x / (1.0 + float::exp(-2.0 * inner))
 }
 
 /// `cap * tanh(value / cap)`: keeps values within ±cap.
@@ -64,8 +94,12 @@ mod tests {
 
     fn one(activation: Activation, x: f32) -> f32 {
         let mut gate = [x];
-        gated(Cpu::new(Tier::detect()).unwrap(), activation, &mut gate, &[2.0]);
-        gate[0] / 2.0
+        let cpu = Cpu::new(Tier::detect()).unwrap();
+        gated(cpu, activation, &mut gate, &[2.0]);
+        let mut values = [x];
+        plain(cpu, activation, &mut values);
+        assert!(values[0] == gate[0] / 2.0 || x.is_nan(), "{activation:?} of {x}");
+        values[0]
     }
 
     #[test]

@@ -34,6 +34,19 @@ pub(super) fn reduce(mut sums: [f32; LANES]) -> f32 {
     sums[0]
 }
 
+/// Σ of `values`.
+#[inline(always)]
+pub(super) fn sum(values: &[f32]) -> f32 {
+    let (lanes, tail) = values.as_chunks::<LANES>();
+    let mut sums = [0f32; LANES];
+    for values in lanes {
+        for lane in 0..LANES {
+            sums[lane] += values[lane];
+        }
+    }
+    tail.iter().fold(reduce(sums), |sum, value| sum + value)
+}
+
 /// `out += scale * values`.
 #[inline(always)]
 pub(super) fn add_scaled(out: &mut [f32], values: &[f32], scale: f32) {
@@ -94,5 +107,6 @@ mod tests {
         let exact: f32 = a.iter().zip(&b).map(|(a, b)| a * b).sum();
         assert_eq!(dot(&a, &b), exact);
         assert_eq!(dot(&[], &[]), 0.0);
+        assert_eq!((sum(&a), sum(&[])), (a.iter().sum(), 0.0));
     }
 }

@@ -9,6 +9,10 @@ pub(crate) struct Arch {
     pub name: &'static str,
     pub pairing: Pairing,
     pub activation: Activation,
+    /// Whether a feed-forward body multiplies by a second map.
+    pub is_gated: bool,
+    pub norm: NormKind,
+    pub layout: Layout,
     /// What a mixture of experts is like; `None` = there is none.
     pub experts: Option<ExpertsRow>,
     /// Token rows are multiplied by the square root of the width.
@@ -18,6 +22,23 @@ pub(crate) struct Arch {
     pub soft_caps: Option<(f32, f32)>,
     /// The one size, told by its number of blocks, whose queries are scaled by width / heads, not by the head.
     pub wide_head_blocks: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NormKind {
+    RootMeanSquare,
+    /// Also takes the mean away; may have biases.
+    Layer,
+}
+
+/// Where the norms of a block are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// Before each of its two branches.
+    Before,
+    /// The same; but in a block without a norm before its feed-forward branch, that one takes in what attention
+    /// takes in: the two are parallel.
+    BeforeOrShared,
 }
 
 /// What no key says about experts.
@@ -44,6 +65,9 @@ const LLAMA: Arch = Arch {
     name: "llama",
     pairing: Pairing::Neighbours,
     activation: Activation::Silu,
+    is_gated: true,
+    norm: NormKind::RootMeanSquare,
+    layout: Layout::Before,
     experts: Some(ExpertsRow { is_normalised: true, is_optional: true }),
     scaled_embedding: false,
     window: None,
@@ -51,6 +75,8 @@ const LLAMA: Arch = Arch {
     wide_head_blocks: None,
 };
 const QWEN: Arch = Arch { name: "qwen2", pairing: Pairing::Halves, experts: None, ..LLAMA };
+const STABLELM: Arch =
+    Arch { name: "stablelm", norm: NormKind::Layer, layout: Layout::BeforeOrShared, ..QWEN };
 const GEMMA: Arch = Arch { name: "gemma", activation: Activation::Gelu, scaled_embedding: true, ..QWEN };
 
 pub(crate) const TABLE: &[Arch] = &[
@@ -61,6 +87,8 @@ pub(crate) const TABLE: &[Arch] = &[
     Arch { name: "qwen3moe", experts: Some(ExpertsRow { is_normalised: true, is_optional: false }), ..QWEN },
     // Phi-3 files name a window, but their models were trained to see everything within their context.
     Arch { name: "phi3", ..QWEN },
+    Arch { name: "phi2", activation: Activation::Gelu, is_gated: false, ..STABLELM },
+    STABLELM,
     GEMMA,
     Arch {
         name: "gemma2",
@@ -107,7 +135,7 @@ mod tests {
         let text = row("mamba").unwrap_err().to_string();
         assert_eq!(
             text,
-            "unsupported architecture \"mamba\"; supported: llama, qwen2, qwen3, qwen2moe, qwen3moe, phi3, gemma, gemma2, gemma3"
+            "unsupported architecture \"mamba\"; supported: llama, qwen2, qwen3, qwen2moe, qwen3moe, phi3, phi2, stablelm, gemma, gemma2, gemma3"
         );
     }
 }

@@ -2,13 +2,12 @@
 
 use std::ops::Range;
 
-use super::cache::Cache;
+use super::{cache::Cache, norm::Norm};
 use crate::{
     Error,
     compute::Compute,
     kernels::{
         attention::{self, Heads, Job, PageView, Scratch},
-        norm,
         rope::{Angles, Pairing},
     },
     linear::{Input, Linear},
@@ -22,12 +21,11 @@ const TILE: usize = 16;
 pub(super) struct Attention {
     pub heads: Heads,
     pub pairing: Pairing,
-    pub epsilon: f32,
     pub query: Linear,
     pub key: Linear,
     pub value: Linear,
-    pub query_norm: Option<Vec<f32>>,
-    pub key_norm: Option<Vec<f32>>,
+    pub query_norm: Option<Norm>,
+    pub key_norm: Option<Norm>,
     pub out: Linear,
 }
 
@@ -62,9 +60,9 @@ impl Attention {
         let Heads { key_dim, value_dim, kv_count, .. } = self.heads;
         let maps = &mut [(&self.query, &mut *query), (&self.key, &mut *key), (&self.value, &mut *value)];
         Linear::forward(compute, input, maps)?; // [n, heads * dim] each
-        for (rows, weight) in [(&mut *query, &self.query_norm), (&mut *key, &self.key_norm)] {
-            if let Some(weight) = weight {
-                norm::rms(compute.cpu, rows, weight, self.epsilon);
+        for (rows, norm) in [(&mut *query, &self.query_norm), (&mut *key, &self.key_norm)] {
+            if let Some(norm) = norm {
+                norm.apply_here(compute.cpu, rows);
             }
             angles.turn(self.pairing, rows, key_dim);
         }

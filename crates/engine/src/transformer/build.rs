@@ -5,17 +5,18 @@ use std::ops::ControlFlow;
 use gguf::File;
 
 use super::{
-    Body, Branch, Transformer,
+    Before, Body, Branch, Transformer,
     attention::Attention,
     cache::Cache,
     experts::{self, SharedExpert},
     feed_forward::FeedForward,
+    norm::Norm,
 };
 use crate::{
     Error,
     compute::Compute,
     linear::Linear,
-    spec::{Experts, Spec},
+    spec::{Experts, Layout, Spec},
     weights::Weights,
 };
 
@@ -42,13 +43,14 @@ impl Transformer {
             branches.push(attention_branch(&mut weights, &spec, block)?);
             branches.push(feed_forward_branch(&mut weights, &spec, block)?);
         }
-        let output_norm = weights.expect_vector("output_norm.weight", spec.width)?;
+        let output_norm = Norm::expect(&mut weights, &spec, "output_norm", spec.width)?;
         let head = weights.matrix("output.weight", spec.vocab_size, spec.width)?;
         let head = head.unwrap_or_else(|| embedding.clone());
+        let head_bias = weights.vector("output.bias", spec.vocab_size)?;
         let factors = rope_factors(&mut weights, &spec, setup.context_length)?;
         weights.finish()?;
         Ok(Transformer {
-            head: Linear::new(head, 0, spec.vocab_size, None),
+            head: Linear::new(head, 0, spec.vocab_size, head_bias),
             frequencies: spec.rope.frequencies(factors.as_deref()),
             local_frequencies: spec.local_rope.as_ref().map(|rope| rope.frequencies(None)),
             cache: Cache::new(spec.heads, spec.blocks, setup.pages),
@@ -76,22 +78,25 @@ fn attention_branch(weights: &mut Weights<'_>, spec: &Spec, block: usize) -> Res
             weights.linear(&name("attn_v"), rows[2], spec.width)?,
         ]
     };
+    let mut head_norm =
+        |part: &str, count: usize| Norm::of_heads(weights, spec, &name(part), (count, heads.key_dim));
+    let (query_norm, key_norm) =
+        (head_norm("attn_q_norm", heads.count)?, head_norm("attn_k_norm", heads.kv_count)?);
     let body = Body::Attention(Attention {
         heads,
         pairing: spec.pairing,
-        epsilon: spec.epsilon,
         query,
         key,
         value,
-        query_norm: weights.vector(&name("attn_q_norm.weight"), heads.key_dim)?,
-        key_norm: weights.vector(&name("attn_k_norm.weight"), heads.key_dim)?,
+        query_norm,
+        key_norm,
         out: weights.linear(&name("attn_output"), spec.width, heads.count * heads.value_dim)?,
     });
     Ok(Branch {
         block,
-        before: weights.vector(&name("attn_norm.weight"), spec.width)?,
+        before: Before::Norm(Norm::expect(weights, spec, &name("attn_norm"), spec.width)?),
         body,
-        after: weights.vector(&name("post_attention_norm.weight"), spec.width)?,
+        after: Norm::optional(weights, spec, &name("post_attention_norm"), spec.width)?,
     })
 }
 
@@ -101,24 +106,32 @@ fn feed_forward_branch(weights: &mut Weights<'_>, spec: &Spec, block: usize) -> 
         Some(experts) => Body::Experts(mixture(weights, spec, experts, name)?),
         None => Body::FeedForward(dense(weights, spec, block)?),
     };
+    let norm = name("ffn_norm");
+    let before = match spec.layout {
+        Layout::BeforeOrShared if !weights.has(&format!("{norm}.weight")) => Before::Shared,
+        Layout::Before | Layout::BeforeOrShared => {
+            Before::Norm(Norm::expect(weights, spec, &norm, spec.width)?)
+        }
+    };
     Ok(Branch {
         block,
-        before: weights.vector(&name("ffn_norm.weight"), spec.width)?,
+        before,
         body,
-        after: weights.vector(&name("post_ffw_norm.weight"), spec.width)?,
+        after: Norm::optional(weights, spec, &name("post_ffw_norm"), spec.width)?,
     })
 }
 
 fn dense(weights: &mut Weights<'_>, spec: &Spec, block: usize) -> Result<FeedForward, Error> {
     let name = |part: &str| format!("blk.{block}.{part}");
     let inner = spec.feed_forward_width;
-    let [gate, up] = if weights.has(&name("ffn_gate.weight")) {
-        [
-            weights.linear(&name("ffn_gate"), inner, spec.width)?,
-            weights.linear(&name("ffn_up"), inner, spec.width)?,
-        ]
+    let (gate, up) = if !spec.is_gated {
+        (None, weights.linear(&name("ffn_up"), inner, spec.width)?)
+    } else if weights.has(&name("ffn_gate.weight")) {
+        let gate = weights.linear(&name("ffn_gate"), inner, spec.width)?;
+        (Some(gate), weights.linear(&name("ffn_up"), inner, spec.width)?)
     } else {
-        weights.fused(&name("ffn_up"), [inner, inner], spec.width)?
+        let [gate, up] = weights.fused(&name("ffn_up"), [inner, inner], spec.width)?;
+        (Some(gate), up)
     };
     let down = weights.linear(&name("ffn_down"), spec.width, inner)?;
     Ok(FeedForward { activation: spec.activation, gate, up, down })
@@ -137,17 +150,18 @@ fn mixture(
     let downs = weights.experts(&name("ffn_down_exps"), count, spec.width, inner)?;
     let activation = spec.activation;
     let bodies = gates.into_iter().zip(ups).zip(downs);
-    let bodies = bodies.map(|((gate, up), down)| FeedForward { activation, gate, up, down }).collect();
+    let bodies = bodies.map(|((gate, up), down)| FeedForward { activation, gate: Some(gate), up, down });
     let shared = if weights.has(&name("ffn_up_shexp.weight")) {
         let gate = weights.linear(&name("ffn_gate_shexp"), shared_width, spec.width)?;
         let up = weights.linear(&name("ffn_up_shexp"), shared_width, spec.width)?;
         let down = weights.linear(&name("ffn_down_shexp"), spec.width, shared_width)?;
         let gate_of_all = weights.vector(&name("ffn_gate_inp_shexp.weight"), spec.width)?;
-        Some(SharedExpert { body: FeedForward { activation, gate, up, down }, gate: gate_of_all })
+        let body = FeedForward { activation, gate: Some(gate), up, down };
+        Some(SharedExpert { body, gate: gate_of_all })
     } else {
         None
     };
-    Ok(experts::Experts { router, used, is_normalised, experts: bodies, shared })
+    Ok(experts::Experts { router, used, is_normalised, experts: bodies.collect(), shared })
 }
 
 /// What each frequency is divided by: llama3's factors, or the one of longrope's two sets that fits the context.

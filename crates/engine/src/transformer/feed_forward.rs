@@ -1,4 +1,4 @@
-//! The body of a feed-forward branch: a gated unit.
+//! The body of a feed-forward branch: a gated unit, or one without a gate.
 
 use crate::{
     Error,
@@ -9,7 +9,7 @@ use crate::{
 
 pub(super) struct FeedForward {
     pub activation: Activation,
-    pub gate: Linear,
+    pub gate: Option<Linear>,
     pub up: Linear,
     pub down: Linear,
 }
@@ -17,7 +17,7 @@ pub(super) struct FeedForward {
 /// Room for a step, used again by the next branch.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
-    gate: Input,
+    inner: Input,
     up: Vec<f32>,
 }
 
@@ -30,12 +30,19 @@ impl FeedForward {
         input: &mut Input,
         out: &mut Vec<f32>,
     ) -> Result<(), Error> {
-        let Buffers { gate, up } = buffers;
-        Linear::forward(compute, input, &mut [(&self.gate, gate.values()), (&self.up, up)])?; // [n, inner] each
-        let inner = self.down.cols();
-        compute.pool.rows(gate.values(), inner, |first, gate| {
-            activation::gated(compute.cpu, self.activation, gate, &up[first * inner..][..gate.len()]);
-        });
-        Linear::forward(compute, gate, &mut [(&self.down, out)]) // [n, width]
+        let Buffers { inner, up } = buffers;
+        let width = self.down.cols();
+        if let Some(gate) = &self.gate {
+            Linear::forward(compute, input, &mut [(gate, inner.values()), (&self.up, up)])?; // [n, inner] each
+            compute.pool.rows(inner.values(), width, |first, gate| {
+                activation::gated(compute.cpu, self.activation, gate, &up[first * width..][..gate.len()]);
+            });
+        } else {
+            Linear::forward(compute, input, &mut [(&self.up, inner.values())])?; // [n, inner]
+            compute.pool.rows(inner.values(), width, |_, values| {
+                activation::plain(compute.cpu, self.activation, values);
+            });
+        }
+        Linear::forward(compute, inner, &mut [(&self.down, out)]) // [n, width]
     }
 }

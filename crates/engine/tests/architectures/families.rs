@@ -76,3 +76,30 @@ fn a_router_of_nan_breaks_its_block_and_nothing_else() {
     let error = load(&broken, options(1, 16)).unwrap().logits(&tokens(5)).unwrap_err().to_string();
     assert!(error.starts_with("what block 1 (`blk.1`) computed is not a finite number"), "{error}");
 }
+
+#[test]
+fn norms_that_take_the_mean_away_are_checked_like_any_other() {
+    let without = |model: &str, name: &'static str| {
+        refused(&changed(&named(model), &[], |tensor, _| tensor.name != name))
+    };
+    assert_eq!(without("phi2", "blk.1.attn_norm.weight"), "tensor `blk.1.attn_norm.weight` is missing");
+    assert_eq!(without("stablelm", "output_norm.weight"), "tensor `output_norm.weight` is missing");
+    let broken = changed(&named("phi2"), &[], |tensor, data| {
+        if tensor.name == "output_norm.bias" {
+            data[..4].copy_from_slice(&f32::INFINITY.to_le_bytes());
+        }
+        true
+    });
+    assert!(refused(&broken).starts_with("tensor `output_norm.bias` is not a finite number"));
+    let text = with_key("phi2", "phi2.attention.layer_norm_epsilon", Some((-1f32).into()));
+    assert!(text.contains("`phi2.attention.layer_norm_epsilon`: must be a finite number above 0, got -1"));
+    // A norm of another kind has no bias; one that is there would be left out.
+    let renamed = changed(&named("qwen2"), &[], |tensor, data| {
+        if tensor.name == "blk.0.attn_q.bias" {
+            tensor.name = "blk.0.attn_norm.bias".to_owned();
+            data.truncate(64 * 4);
+        }
+        true
+    });
+    assert!(refused(&renamed).starts_with("tensor `blk.0.attn_norm.bias` is unknown in architecture"));
+}

@@ -23,6 +23,9 @@ VOCAB, LENGTH, STRIDE = 288, 48, 12
 POSITIONS = [0, 7, 20, 47]
 TOKENS = [3 + (at * 37 + at * at * 5 + 11) % (VOCAB - 3) for at in range(LENGTH)]
 
+# llama.cpp reads these keys for a few architectures only, so it is told.
+TOLD = {"llama-yarn": {"yarn_beta_fast": 4.0, "yarn_beta_slow": 0.5}}
+
 
 def logits(path):
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
@@ -30,6 +33,8 @@ def logits(path):
     params.n_ctx = 64
     params.n_threads = params.n_threads_batch = 1
     params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    for name, value in TOLD.get(path.stem, {}).items():
+        setattr(params, name, value)
     context = llama_cpp.llama_init_from_model(model, params)
     batch = llama_cpp.llama_batch_init(LENGTH, 0, 1)
     batch.n_tokens = LENGTH

@@ -6,6 +6,7 @@ use gguf::{Gguf, Tensor, TensorType, Value, Writer};
 use proptest::prelude::*;
 
 use crate::engines::{greedy, load, options};
+use crate::runs::named;
 use crate::synthetic::{Model, models, tokens};
 
 fn llama() -> Model {
@@ -91,7 +92,14 @@ fn keys_that_lie_are_named_with_their_bound_and_value() {
 #[test]
 fn tensors_that_are_missing_misshapen_or_unknown_are_named() {
     let without = |name: &'static str| refused(&changed(&llama(), &[], |tensor, _| tensor.name != name));
-    for name in ["token_embd.weight", "blk.1.attn_k.weight", "blk.0.ffn_down.weight", "output_norm.weight"] {
+    for name in [
+        "token_embd.weight",
+        "blk.1.attn_k.weight",
+        "blk.0.ffn_down.weight",
+        "blk.1.attn_norm.weight",
+        "blk.0.ffn_norm.weight",
+        "output_norm.weight",
+    ] {
         assert_eq!(without(name), format!("tensor `{name}` is missing"));
     }
     let mut wide = llama();
@@ -99,15 +107,14 @@ fn tensors_that_are_missing_misshapen_or_unknown_are_named() {
     let keys = [("llama.feed_forward_length", Some(96u32.into()))];
     let text = refused(&changed(&wide, &keys, |_, _| true));
     assert_eq!(text, "tensor `blk.0.ffn_gate.weight` must have shape [64, 96], got [64, 128]");
-    let renamed = changed(&llama(), &[], |tensor, _| {
-        if tensor.name == "blk.0.attn_norm.weight" {
-            tensor.name = "blk.0.attn_norm.weird".to_owned();
+    let renamed = changed(&named("gemma2"), &[], |tensor, _| {
+        if tensor.name == "blk.0.post_ffw_norm.weight" {
+            tensor.name = "blk.0.post_ffw_norm.weird".to_owned();
         }
         true
     });
-    assert!(
-        refused(&renamed).starts_with("tensor `blk.0.attn_norm.weird` is unknown in architecture \"llama\"")
-    );
+    let unknown = "tensor `blk.0.post_ffw_norm.weird` is unknown in architecture \"gemma2\"";
+    assert!(refused(&renamed).starts_with(unknown));
 }
 
 #[test]

@@ -33,6 +33,16 @@ pub enum Part {
     RopeFactors,
     /// A body that every row goes through, beside the experts.
     SharedExpert,
+    /// Norms that take the mean away, with biases.
+    LayerNorm,
+    /// No norm before the feed-forward body, which takes in what attention takes in.
+    Parallel,
+    /// No gate in the feed-forward body.
+    Ungated,
+    /// Of every map but the gate.
+    Biases,
+    /// A query and key norm for each head.
+    HeadNorms,
 }
 
 /// A model in a few words.
@@ -86,6 +96,11 @@ impl Model {
         self.parts.contains(&part)
     }
 
+    fn rope_dims(&self) -> u64 {
+        let dims = self.keys.iter().find(|(key, _)| *key == "rope.dimension_count");
+        dims.map_or(self.head_dim as u64, |(_, dims)| dims.as_u64().expect("a number"))
+    }
+
     fn write_keys(&self, writer: &mut Writer) {
         let mut put = |key: &str, value: Value| {
             writer.metadata(format!("{}.{key}", self.arch), value).expect("keys are unique");
@@ -100,7 +115,8 @@ impl Model {
             put("expert_count", (self.experts as u32).into());
             put("expert_used_count", 3u32.into());
         }
-        put("attention.layer_norm_rms_epsilon", 1e-5f32.into());
+        let epsilon = if self.has(Part::LayerNorm) { "layer_norm_epsilon" } else { "layer_norm_rms_epsilon" };
+        put(&format!("attention.{epsilon}"), 1e-5f32.into());
         if self.head_dim * self.heads != self.width {
             put("attention.key_length", (self.head_dim as u32).into());
             put("attention.value_length", (self.head_dim as u32).into());
@@ -146,7 +162,7 @@ impl Random {
         let count = shape.iter().product::<u64>() as usize;
         let (centre, spread) = match shape {
             _ if name.starts_with("rope_") => (2.5, 1.5),
-            _ if name.contains("norm") => (1.0, 0.3),
+            _ if name.ends_with("norm.weight") => (1.0, 0.3),
             [_] => (0.0, 0.4),
             _ if name.starts_with("token_embd") => (0.0, 0.8),
             [cols, ..] => (0.0, 2.5 / (*cols as f32).sqrt()),

@@ -17,4 +17,4 @@ printf 'reference: make_golden\n'
 small=$(mktemp -d)
 trap 'rm -rf "$small"' EXIT
 cargo run --quiet --locked --manifest-path "$here/../../Cargo.toml" --example synthetic "$small"
-"$venv/bin/python" "$here/../architectures/make_golden.py" "$small" 2>/dev/null
+"$venv/bin/python" "$here/../architectures/make_golden.py" "$small"

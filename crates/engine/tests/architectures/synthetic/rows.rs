@@ -1,10 +1,21 @@
 //! The small models: one or more per row of the arch table.
 
-use super::{Model, Part::*};
+use gguf::Value;
 
-/// All of them.
+use super::{
+    Model,
+    Part::{self, *},
+};
+
+type Keys = Vec<(&'static str, Value)>;
+
+/// All that have a language head.
 pub fn models() -> Vec<Model> {
-    let llama = Model {
+    [llamas(), experts(), ropes(), layer_norms(), gemmas()].concat()
+}
+
+fn llama() -> Model {
+    Model {
         name: "llama",
         arch: "llama",
         blocks: 2,
@@ -16,48 +27,93 @@ pub fn models() -> Vec<Model> {
         head_dim: 16,
         parts: vec![Output, RopeFreqs],
         keys: vec![("rope.freq_base", 500_000f32.into())],
-    };
+    }
+}
+
+fn with(name: &'static str, arch: &'static str, parts: Vec<Part>, keys: Keys) -> Model {
+    Model { name, arch, parts, keys, ..llama() }
+}
+
+fn wide(model: Model) -> Model {
+    Model { head_dim: 32, ..model }
+}
+
+fn llamas() -> Vec<Model> {
+    vec![
+        llama(),
+        Model { kv_heads: 4, ..with("llama-plain", "llama", vec![], vec![]) },
+        with("qwen2", "qwen2", vec![QkvBias, Output], vec![]),
+        wide(with("qwen3", "qwen3", vec![QkNorm], vec![("rope.freq_base", 1_000_000f32.into())])),
+    ]
+}
+
+fn experts() -> Vec<Model> {
+    let own = ("expert_feed_forward_length", 96u32.into());
+    let widths = vec![own.clone(), ("expert_shared_feed_forward_length", 192u32.into())];
+    let mixed = |experts: usize, model: Model| Model { experts, ..model };
+    vec![
+        mixed(5, with("llama-experts", "llama", vec![Output], vec![])),
+        mixed(7, with("qwen2moe", "qwen2moe", vec![QkvBias, Output, SharedExpert], widths)),
+        mixed(6, with("qwen3moe", "qwen3moe", vec![QkNorm], vec![own])),
+    ]
+}
+
+/// Every kind of scaling for contexts that are longer than those of the training.
+fn ropes() -> Vec<Model> {
     let linear = vec![("rope.scaling.type", "linear".into()), ("rope.scaling.factor", 4f32.into())];
     let yarn = vec![
         ("rope.scaling.type", "yarn".into()),
         ("rope.scaling.factor", 4f32.into()),
         ("rope.scaling.original_context_length", 16u32.into()),
     ];
-    let longrope = vec![
-        ("rope.scaling.type", "longrope".into()),
-        ("rope.scaling.attn_factor", 1.19f32.into()),
-        ("rope.scaling.original_context_length", 32u32.into()),
-        ("rope.dimension_count", 16u32.into()),
+    let sharp = vec![
+        ("rope.scaling.yarn_beta_fast", 4f32.into()),
+        ("rope.scaling.yarn_beta_slow", 0.5f32.into()),
+        ("rope.scaling.attn_factor", 0.9f32.into()),
     ];
-    let window = |tokens: u32| ("attention.sliding_window", tokens.into());
-    let caps =
-        vec![("attn_logit_softcapping", 5f32.into()), ("final_logit_softcapping", 6f32.into()), window(8)];
+    // Which factors count is told by the context: 64 here, and 256 in llama.cpp, which has no smaller one.
+    let longrope = |original: u32, dims: u32| {
+        vec![
+            ("rope.scaling.type", "longrope".into()),
+            ("rope.scaling.attn_factor", 1.19f32.into()),
+            ("rope.scaling.original_context_length", original.into()),
+            ("rope.dimension_count", dims.into()),
+        ]
+    };
+    let fused = || vec![FusedQkv, FusedGateUp, RopeFactors, Output];
+    vec![
+        with("llama-linear", "llama", vec![QkvBias], linear),
+        with("llama-yarn", "llama", vec![], [yarn.clone(), sharp].concat()),
+        with("qwen2-yarn", "qwen2", vec![QkvBias], yarn),
+        with("phi3", "phi3", fused(), longrope(32, 16)),
+        with("phi3-partial", "phi3", fused(), longrope(32, 8)),
+        with("phi3-short", "phi3", vec![FusedQkv, FusedGateUp, RopeFactors], longrope(256, 16)),
+    ]
+}
+
+fn layer_norms() -> Vec<Model> {
+    let quarter = || vec![("rope.dimension_count", 4u32.into())];
+    vec![
+        with("phi2", "phi2", vec![LayerNorm, Parallel, Ungated, Biases, FusedQkv, Output], quarter()),
+        with("stablelm", "stablelm", vec![LayerNorm, QkvBias, Output], quarter()),
+        with("stablelm-12b", "stablelm", vec![LayerNorm, Parallel, HeadNorms, Output], quarter()),
+    ]
+}
+
+fn gemmas() -> Vec<Model> {
+    let window = ("attention.sliding_window", 8u32.into());
+    let caps = vec![
+        ("attn_logit_softcapping", 5f32.into()),
+        ("final_logit_softcapping", 6f32.into()),
+        window.clone(),
+    ];
     let gemma3 = vec![
-        window(8),
+        window,
         ("rope.freq_base", 1_000_000f32.into()),
         ("rope.scaling.type", "linear".into()),
         ("rope.scaling.factor", 8f32.into()),
     ];
-    let with = |name, arch, parts, keys| Model { name, arch, parts, keys, ..llama.clone() };
-    let wide = |model: Model| Model { head_dim: 32, ..model };
-    let widths = |shared: Option<u32>| {
-        let own = [("expert_feed_forward_length", 96u32.into())];
-        own.into_iter()
-            .chain(shared.map(|width| ("expert_shared_feed_forward_length", width.into())))
-            .collect()
-    };
-    let mixed = |experts: usize, model: Model| Model { experts, ..model };
     vec![
-        llama.clone(),
-        mixed(5, with("llama-experts", "llama", vec![Output], vec![])),
-        mixed(7, with("qwen2moe", "qwen2moe", vec![QkvBias, Output, SharedExpert], widths(Some(192)))),
-        mixed(6, with("qwen3moe", "qwen3moe", vec![QkNorm], widths(None))),
-        with("llama-linear", "llama", vec![QkvBias], linear),
-        Model { kv_heads: 4, ..with("llama-plain", "llama", vec![], vec![]) },
-        with("qwen2", "qwen2", vec![QkvBias, Output], vec![]),
-        with("qwen2-yarn", "qwen2", vec![QkvBias], yarn),
-        wide(with("qwen3", "qwen3", vec![QkNorm], vec![("rope.freq_base", 1_000_000f32.into())])),
-        with("phi3", "phi3", vec![FusedQkv, FusedGateUp, RopeFactors, Output], longrope),
         wide(with("gemma", "gemma", vec![], vec![])),
         wide(with("gemma2", "gemma2", vec![PostNorms], caps)),
         Model { blocks: 7, ..wide(with("gemma3", "gemma3", vec![PostNorms, QkNorm], gemma3)) },

@@ -6,7 +6,7 @@ type Named = (String, Vec<u64>);
 
 /// Names and shapes, in ggml's order of dimensions.
 pub fn of(model: &Model) -> Vec<Named> {
-    let (width, half) = (size(model.width), size(model.head_dim) / 2);
+    let (width, half) = (size(model.width), model.rope_dims() / 2);
     let mut all = vec![
         ("token_embd.weight".to_owned(), vec![width, size(VOCAB)]),
         ("output_norm.weight".to_owned(), vec![width]),
@@ -17,6 +17,8 @@ pub fn of(model: &Model) -> Vec<Named> {
         }
     };
     put_if(Part::Output, "output.weight", &[width, size(VOCAB)]);
+    put_if(Part::Biases, "output.bias", &[size(VOCAB)]);
+    put_if(Part::LayerNorm, "output_norm.bias", &[width]);
     put_if(Part::RopeFreqs, "rope_freqs.weight", &[half]);
     put_if(Part::RopeFactors, "rope_factors_long.weight", &[half]);
     put_if(Part::RopeFactors, "rope_factors_short.weight", &[half]);
@@ -32,11 +34,11 @@ pub fn of(model: &Model) -> Vec<Named> {
 
 fn norms_and_outs(model: &Model) -> Vec<(&'static str, Vec<u64>)> {
     let (width, query, _) = widths(model);
-    let mut all = vec![
-        ("attn_norm.weight", vec![width]),
-        ("ffn_norm.weight", vec![width]),
-        ("attn_output.weight", vec![query, width]),
-    ];
+    let mut all = vec![("attn_norm.weight", vec![width])];
+    if !model.has(Part::Parallel) {
+        all.push(("ffn_norm.weight", vec![width]));
+    }
+    all.push(("attn_output.weight", vec![query, width]));
     if model.experts == 0 {
         all.push(("ffn_down.weight", vec![size(model.inner), width]));
     }
@@ -67,6 +69,8 @@ fn feed_forward(model: &Model) -> Vec<(&'static str, Vec<u64>)> {
         ]);
     } else if model.has(Part::FusedGateUp) {
         all.push(("ffn_up.weight", vec![width, 2 * inner]));
+    } else if model.has(Part::Ungated) {
+        all.push(("ffn_up.weight", vec![width, inner]));
     } else {
         all.extend([("ffn_gate.weight", vec![width, inner]), ("ffn_up.weight", vec![width, inner])]);
     }
@@ -92,6 +96,20 @@ fn additions(model: &Model) -> Vec<(&'static str, Vec<u64>)> {
     }
     if model.has(Part::QkNorm) {
         all.extend([("attn_q_norm.weight", vec![head]), ("attn_k_norm.weight", vec![head])]);
+    }
+    if model.has(Part::HeadNorms) {
+        let (heads, kv_heads) = (size(model.heads), size(model.kv_heads));
+        all.extend([("attn_q_norm.weight", vec![head, heads]), ("attn_k_norm.weight", vec![head, kv_heads])]);
+    }
+    if model.has(Part::Biases) {
+        all.extend([("attn_output.bias", vec![width]), ("ffn_down.bias", vec![width])]);
+        all.extend([("ffn_up.bias", vec![size(model.inner)]), ("attn_qkv.bias", vec![query + 2 * key])]);
+    }
+    if model.has(Part::LayerNorm) {
+        all.push(("attn_norm.bias", vec![width]));
+        if !model.has(Part::Parallel) {
+            all.push(("ffn_norm.bias", vec![width]));
+        }
     }
     if model.has(Part::PostNorms) {
         all.extend([("post_attention_norm.weight", vec![width]), ("post_ffw_norm.weight", vec![width])]);

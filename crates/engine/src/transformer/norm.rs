@@ -1,0 +1,89 @@
+//! A norm with what the file has for it.
+
+use crate::{
+    Error,
+    compute::Compute,
+    kernels::{
+        Cpu,
+        layer_norm::{Affine, layer_norm},
+        norm,
+    },
+    spec::{NormKind, Spec},
+    weights::Weights,
+};
+
+pub(super) struct Norm {
+    kind: NormKind,
+    /// Values that are normalised together.
+    dim: usize,
+    /// [dim], or of each head its own, [heads, dim].
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    epsilon: f32,
+}
+
+impl Norm {
+    /// Of rows of `dim` values, if the file has it.
+    pub fn optional(
+        weights: &mut Weights<'_>,
+        spec: &Spec,
+        name: &str,
+        dim: usize,
+    ) -> Result<Option<Norm>, Error> {
+        let Some(weight) = weights.vector(&format!("{name}.weight"), dim)? else { return Ok(None) };
+        Norm::with_bias(weights, spec, name, weight, dim).map(Some)
+    }
+
+    /// The same, but it must be there.
+    pub fn expect(weights: &mut Weights<'_>, spec: &Spec, name: &str, dim: usize) -> Result<Norm, Error> {
+        let weight = weights.expect_vector(&format!("{name}.weight"), dim)?;
+        Norm::with_bias(weights, spec, name, weight, dim)
+    }
+
+    /// Of heads of `dim` values: one for all, or, where the tensor is a matrix, one for each of `heads`.
+    pub fn of_heads(
+        weights: &mut Weights<'_>,
+        spec: &Spec,
+        name: &str,
+        (heads, dim): (usize, usize),
+    ) -> Result<Option<Norm>, Error> {
+        let tensor = format!("{name}.weight");
+        if weights.dimensions(&tensor) != Some(2) {
+            return Norm::optional(weights, spec, name, dim);
+        }
+        let Some(weight) = weights.floats(&tensor, &[dim, heads])? else { return Ok(None) };
+        Norm::with_bias(weights, spec, name, weight, dim).map(Some)
+    }
+
+    /// A bias of a kind that has none stays untaken and is refused with the tensors that nobody knows.
+    fn with_bias(
+        weights: &mut Weights<'_>,
+        spec: &Spec,
+        name: &str,
+        weight: Vec<f32>,
+        dim: usize,
+    ) -> Result<Norm, Error> {
+        let bias = match spec.norm {
+            NormKind::RootMeanSquare => None,
+            NormKind::Layer => weights.vector(&format!("{name}.bias"), dim)?,
+        };
+        let bias = bias.unwrap_or_default();
+        Ok(Norm { kind: spec.norm, dim, weight, bias, epsilon: spec.epsilon })
+    }
+
+    /// Normalises `rows`, [n, weight.len()], on all threads.
+    pub fn apply(&self, compute: &Compute, rows: &mut [f32]) {
+        compute.pool.rows(rows, self.weight.len(), |_, rows| self.apply_here(compute.cpu, rows));
+    }
+
+    /// Normalises `rows` on this thread.
+    pub fn apply_here(&self, cpu: Cpu, rows: &mut [f32]) {
+        match self.kind {
+            NormKind::RootMeanSquare => norm::rms(cpu, rows, &self.weight, self.epsilon),
+            NormKind::Layer => {
+                let affine = Affine { weight: &self.weight, bias: &self.bias, epsilon: self.epsilon };
+                layer_norm(cpu, rows, self.dim, affine);
+            }
+        }
+    }
+}
