@@ -8,7 +8,7 @@ use crate::{
     Engine, Error, Estimate, Event, Info, LoadOptions, Pooling, Sequence, SequenceId, Tokenizer,
     compute::Compute,
     model::{Batch, Logits, Model, Output},
-    pages::{PageId, Pages},
+    pages::PageId,
     scheduler::Scheduler,
     spec::Spec,
     transformer::{Setup, Transformer},
@@ -64,7 +64,7 @@ impl CandleEngine {
         };
         let setup = Setup {
             compute: Compute::new(options.threads, options.tier)?,
-            pages: Pages::new(limits.slots, limits.context_length).total(),
+            pages: limits.pages,
             context_length: limits.context_length,
         };
         let model = Transformer::load(file, spec, setup, progress)?;

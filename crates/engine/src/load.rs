@@ -65,11 +65,9 @@ impl LoadOptions {
     }
 
     pub(crate) fn limits(&self, spec: &Spec) -> Limits {
-        Limits {
-            slots: self.slots,
-            context_length: self.context_length.min(spec.train_context_length),
-            chunk: self.prefill_chunk,
-        }
+        let context_length = self.context_length.min(spec.train_context_length);
+        let pages = self.slots * pages_for(context_length);
+        Limits { slots: self.slots, context_length, chunk: self.prefill_chunk, pages }
     }
 }
 
@@ -80,7 +78,7 @@ impl Estimate {
 
     pub(crate) fn of(gguf: &Gguf, spec: &Spec, limits: Limits) -> Estimate {
         let floats = |count: usize| count as u64 * size_of::<f32>() as u64;
-        let positions = limits.slots * pages_for(limits.context_length) * PAGE_TOKENS;
+        let positions = limits.pages * PAGE_TOKENS;
         let heads = spec.heads;
         let query = heads.count * heads.key_dim + heads.kv_count * (heads.key_dim + heads.value_dim);
         // The stream, a branch's input and update, attention's parts, the gated unit's two; inputs once more as bytes.

@@ -1,4 +1,11 @@
 //! Who has which page of the KV cache. Only numbers live here; what is in a page is the model's business.
+//!
+//! A page that is full and computed is *published*: sequences that begin alike share it, and it stays when the last
+//! of them has ended, until its memory is needed. Nobody writes into a published page any more.
+
+mod prefixes;
+
+use prefixes::{Link, Prefixes};
 
 /// Positions per page. Small, because the last page of a sequence is half empty on average; large enough that a
 /// page's keys of one head fill a few cache lines.
@@ -6,58 +13,146 @@ pub(crate) const PAGE_TOKENS: usize = 32;
 
 pub(crate) type PageId = u32;
 
-/// The free pages of a cache of fixed size.
+/// The pages of a cache of fixed size. Each is free, held by one table or more, or published and idle.
 #[derive(Debug)]
 pub(crate) struct Pages {
-    total: usize,
+    /// How many tables hold each page.
+    holders: Vec<u32>,
     /// The last one freed goes out first: its memory has been touched already.
     free: Vec<PageId>,
+    prefixes: Prefixes,
 }
 
 /// The pages of one sequence: page `i` holds positions from `i * PAGE_TOKENS` on.
 #[derive(Debug, Default)]
-pub(crate) struct Table(Vec<PageId>);
+pub(crate) struct Table {
+    ids: Vec<PageId>,
+    /// How many of the first pages are published.
+    published: usize,
+    /// The last of these.
+    link: Link,
+}
+
+// === impl Pages ===
 
 impl Pages {
-    /// Enough for `slots` sequences of `context_length` positions.
-    pub fn new(slots: usize, context_length: usize) -> Pages {
-        let total = slots * pages_for(context_length);
+    pub fn new(total: usize) -> Pages {
         let last = PageId::try_from(total).expect("LoadOptions bounds slots and context");
-        Pages { total, free: (0..last).rev().collect() }
-    }
-
-    pub fn total(&self) -> usize {
-        self.total
+        Pages { holders: vec![0; total], free: (0..last).rev().collect(), prefixes: Prefixes::new(total) }
     }
 
     #[cfg(test)]
-    pub fn free(&self) -> usize {
-        self.free.len()
+    pub fn total(&self) -> usize {
+        self.holders.len()
     }
 
-    /// Grows `table` to hold `positions`. False, and nothing changed, when too few pages are free.
+    /// How many pages tables can still get: the free ones and the idle ones.
+    pub fn available(&self) -> usize {
+        self.free.len() + self.prefixes.idle()
+    }
+
+    /// Adds published pages to `table` as far as they hold `tokens`, the sequence's tokens from position 0 on. A table
+    /// that holds another page already stays as it is.
+    ///
+    /// The page with the last token is left out: somebody has to compute the scores after it.
+    pub fn reuse(&mut self, table: &mut Table, tokens: &[u32]) {
+        if table.ids.len() > table.published {
+            return;
+        }
+        let whole = tokens.len().saturating_sub(1) / PAGE_TOKENS * PAGE_TOKENS;
+        for run in tokens[..whole].chunks_exact(PAGE_TOKENS).skip(table.published) {
+            let Some((page, link)) = self.prefixes.find(table.link, run) else { return };
+            self.hold(page);
+            table.ids.push(page);
+            table.publish(link);
+        }
+    }
+
+    /// Grows `table` to hold `positions`, at the cost of the pages that have been idle longest if need be. False,
+    /// and nothing changed, when that is not enough.
     pub fn grow(&mut self, table: &mut Table, positions: usize) -> bool {
-        let missing = pages_for(positions).saturating_sub(table.0.len());
-        let Some(left) = self.free.len().checked_sub(missing) else { return false };
-        table.0.extend(self.free.drain(left..).rev());
+        let missing = pages_for(positions).saturating_sub(table.ids.len());
+        if missing > self.available() {
+            return false;
+        }
+        for _ in 0..missing {
+            let page = self.free.pop().unwrap_or_else(|| self.prefixes.evict());
+            self.holders[page as usize] = 1;
+            table.ids.push(page);
+        }
         true
     }
 
-    /// Takes back the pages of `table` that lie wholly behind its first `positions`.
-    pub fn shrink(&mut self, table: &mut Table, positions: usize) {
-        let kept = pages_for(positions).min(table.0.len());
-        self.free.extend(table.0.drain(kept..).rev());
+    /// Publishes the full pages of `table`, whose sequence has the computed tokens `tokens`. A page that another
+    /// sequence has published first is given up for that one.
+    pub fn publish(&mut self, table: &mut Table, tokens: &[u32]) {
+        for run in tokens.chunks_exact(PAGE_TOKENS).skip(table.published) {
+            let own = table.ids[table.published];
+            let (page, link) = self.prefixes.publish(table.link, run, own);
+            if page != own {
+                self.hold(page);
+                table.ids[table.published] = page;
+                self.leave(own);
+            }
+            table.publish(link);
+        }
+    }
+
+    /// Takes back the pages of `table` that lie wholly behind its first `positions`, and the one in which they end if
+    /// it is published, because what comes next must not be written into it. Returns how many positions are left.
+    pub fn cut(&mut self, table: &mut Table, positions: usize) -> usize {
+        let whole = positions / PAGE_TOKENS;
+        let positions = if whole < table.published { whole * PAGE_TOKENS } else { positions };
+        for page in table.ids.drain(pages_for(positions).min(table.ids.len())..).rev() {
+            // The last page first, so that none becomes idle after the one before it and outlives it.
+            leave(&mut self.holders, &mut self.prefixes, &mut self.free, page);
+        }
+        if table.ids.len() < table.published {
+            table.published = table.ids.len();
+            table.link = table.ids.last().map_or(Link::default(), |page| self.prefixes.link(*page));
+        }
+        positions
     }
 
     /// Takes back all of them.
     pub fn release(&mut self, mut table: Table) {
-        self.shrink(&mut table, 0);
+        self.cut(&mut table, 0);
+    }
+
+    fn hold(&mut self, page: PageId) {
+        self.holders[page as usize] += 1;
+        self.prefixes.wake(page);
+    }
+
+    fn leave(&mut self, page: PageId) {
+        leave(&mut self.holders, &mut self.prefixes, &mut self.free, page);
     }
 }
 
+/// One table less holds the page. The parts of [`Pages`] apart, because a table is being drained meanwhile.
+fn leave(holders: &mut [u32], prefixes: &mut Prefixes, free: &mut Vec<PageId>, page: PageId) {
+    let holders = &mut holders[page as usize];
+    *holders -= 1;
+    if *holders == 0 && !prefixes.rest(page) {
+        free.push(page);
+    }
+}
+
+// === impl Table ===
+
 impl Table {
     pub fn ids(&self) -> &[PageId] {
-        &self.0
+        &self.ids
+    }
+
+    /// The positions of the published pages.
+    pub fn published(&self) -> usize {
+        self.published * PAGE_TOKENS
+    }
+
+    fn publish(&mut self, link: Link) {
+        self.published += 1;
+        self.link = link;
     }
 }
 
@@ -66,42 +161,4 @@ pub(crate) fn pages_for(positions: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_table_grows_by_whole_pages_and_gives_them_back() {
-        let mut pages = Pages::new(2, 3 * PAGE_TOKENS - 1);
-        assert_eq!((pages.total(), pages.free()), (6, 6));
-        let mut table = Table::default();
-        assert!(pages.grow(&mut table, 1));
-        assert!(pages.grow(&mut table, PAGE_TOKENS));
-        assert_eq!((table.ids(), pages.free()), (&[0][..], 5));
-        assert!(pages.grow(&mut table, PAGE_TOKENS + 1));
-        assert_eq!(table.ids(), &[0, 1]);
-        pages.shrink(&mut table, PAGE_TOKENS);
-        assert_eq!((table.ids(), pages.free()), (&[0][..], 5));
-        pages.release(table);
-        assert_eq!(pages.free(), 6);
-    }
-
-    #[test]
-    fn a_table_that_cannot_grow_stays_as_it_is() {
-        let mut pages = Pages::new(1, 2 * PAGE_TOKENS);
-        let mut table = Table::default();
-        assert!(pages.grow(&mut table, PAGE_TOKENS));
-        assert!(!pages.grow(&mut table, 3 * PAGE_TOKENS));
-        assert_eq!((table.ids().len(), pages.free()), (1, 1));
-    }
-
-    #[test]
-    fn a_freed_page_is_the_next_to_go_out() {
-        let mut pages = Pages::new(4, PAGE_TOKENS);
-        let (mut first, mut second) = (Table::default(), Table::default());
-        assert!(pages.grow(&mut first, 1) && pages.grow(&mut second, 1));
-        pages.release(first);
-        let mut third = Table::default();
-        assert!(pages.grow(&mut third, 1));
-        assert_eq!(third.ids(), &[0]);
-    }
-}
+mod tests;

@@ -1,9 +1,13 @@
 //! Continuous batching: which tokens of which sequences make up the next step, and what a step means for each.
 //!
 //! Every step takes one token of each sequence that decodes, and one chunk of prompt tokens shared by those that
-//! still prefill, so a decode never waits for more than one chunk. The chunk goes to the sequence that has waited
-//! longest; what it leaves goes to the next. Each slot has pages for its whole context, so a sequence that was
-//! admitted never runs out of them.
+//! still prefill, so a decode never waits for more than one chunk. The chunk goes to the sequence that is due first;
+//! what it leaves goes to the next. A sequence is due when its prompt would be computed if it had been alone since it
+//! was admitted: of prompts that arrive together the shortest is answered first and the others one after another, a
+//! short one overtakes a long one, and a long one is overtaken only by so much work as its own.
+//!
+//! What the cache holds of a prompt is not computed again, whoever computed it. Each slot has pages for its whole
+//! context, so a sequence that was admitted never runs out of them.
 
 #[cfg(test)]
 mod parrot;
@@ -28,6 +32,8 @@ pub(crate) struct Limits {
     pub context_length: usize,
     /// Prompt tokens of one step, over all sequences.
     pub chunk: usize,
+    /// Of the KV cache.
+    pub pages: usize,
 }
 
 pub(crate) struct Scheduler<M> {
@@ -37,7 +43,8 @@ pub(crate) struct Scheduler<M> {
     pages: Pages,
     /// In order of admission.
     running: Vec<Running>,
-    steps: u64,
+    /// Prompt tokens computed so far, for all sequences: the clock by which they are due.
+    prefilled: u64,
     logits: Logits,
     sampler: Sampler,
 }
@@ -54,9 +61,9 @@ struct Share {
 
 impl<M: Model> Scheduler<M> {
     pub fn new(model: M, tokenizer: Arc<Tokenizer>, limits: Limits) -> Scheduler<M> {
-        let pages = Pages::new(limits.slots, limits.context_length);
+        let pages = Pages::new(limits.pages);
         let (logits, sampler) = (Logits::default(), Sampler::default());
-        Scheduler { model, tokenizer, limits, pages, running: Vec::new(), steps: 0, logits, sampler }
+        Scheduler { model, tokenizer, limits, pages, running: Vec::new(), prefilled: 0, logits, sampler }
     }
 
     pub fn tokenizer(&self) -> &Arc<Tokenizer> {
@@ -75,7 +82,8 @@ impl<M: Model> Scheduler<M> {
             return Err(Error::DuplicateId { id: sequence.id });
         }
         self.check_tokens(&sequence.prompt)?;
-        let running = Running::new(sequence, self.limits.context_length, self.tokenizer.bos())?;
+        let mut running = Running::new(sequence, self.limits.context_length, self.tokenizer.bos())?;
+        running.due = self.prefilled + running.pending() as u64;
         self.running.push(running);
         Ok(())
     }
@@ -120,26 +128,28 @@ impl<M: Model> Scheduler<M> {
     }
 
     fn schedule(&mut self) -> Vec<Share> {
-        self.steps += 1;
         let pending = |at: usize| self.running[at].pending();
         let (decodes, mut prefills): (Vec<usize>, Vec<usize>) =
             (0..self.running.len()).partition(|&at| pending(at) == 1);
         let mut shares: Vec<Share> = decodes.into_iter().map(|at| Share { at, tokens: 1 }).collect();
-        prefills.sort_by_key(|&at| self.running[at].turn);
+        // Stable: of two that are due at the same time, the first to come is the first to go.
+        prefills.sort_by_key(|&at| self.running[at].due);
         let mut budget = self.limits.chunk;
         for at in prefills {
-            let tokens = pending(at).min(budget);
-            if tokens > 0 {
-                budget -= tokens;
-                shares.push(Share { at, tokens });
+            if budget == 0 {
+                break;
             }
+            let running = &mut self.running[at];
+            running.reuse(&mut self.pages);
+            let tokens = running.pending().min(budget);
+            budget -= tokens;
+            shares.push(Share { at, tokens });
         }
         for share in &shares {
-            let running = &mut self.running[share.at];
-            running.turn = self.steps;
-            let has_grown = running.grow(&mut self.pages, share.tokens);
+            let has_grown = self.running[share.at].grow(&mut self.pages, share.tokens);
             assert!(has_grown, "every slot has pages for its whole context");
         }
+        self.prefilled += (self.limits.chunk - budget) as u64;
         shares
     }
 
@@ -178,7 +188,7 @@ impl<M: Model> Scheduler<M> {
     fn settle_share(&mut self, share: Share, row: Option<usize>, events: &mut Vec<Event>) -> Option<Event> {
         let running = &mut self.running[share.at];
         let id = running.id;
-        events.extend(running.advance(share.tokens));
+        events.extend(running.advance(share.tokens, &mut self.pages));
         let Some(row) = row else {
             // All is computed and nothing may be picked: only what asked for no tokens at all gets here.
             let is_done = running.pending() == 0;

@@ -28,14 +28,17 @@ pub(super) struct Running {
     sampling: Sampling,
     logprobs: Option<u8>,
     prompt_tokens: usize,
+    /// How many of them the cache held already.
+    cached_tokens: usize,
     is_prefilled: bool,
     /// Tokens of output so far, those before a resume included.
     emitted: u64,
     /// Tokens that may still be emitted.
     left: Option<usize>,
     pub ignore_eos: bool,
-    /// The last step that gave this sequence a piece of its prefill: who waits longest is next.
-    pub turn: u64,
+    /// By when the prompt would be computed if it had been alone since its admission, in prompt tokens of the whole
+    /// engine: whose time comes first goes first.
+    pub due: u64,
 }
 
 impl Running {
@@ -68,11 +71,12 @@ impl Running {
             sampling: sequence.sampling,
             logprobs: sequence.logprobs,
             prompt_tokens: prompt.len(),
+            cached_tokens: 0,
             is_prefilled: false,
             emitted: sequence.resume_at as u64,
             left: sequence.max_tokens,
             ignore_eos: sequence.ignore_eos,
-            turn: 0,
+            due: 0,
             history: prompt,
         })
     }
@@ -92,19 +96,31 @@ impl Running {
         count == self.pending() && self.left != Some(0)
     }
 
+    /// Finds what is left to compute in the cache, as far as it is there.
+    pub fn reuse(&mut self, pages: &mut Pages) {
+        pages.reuse(&mut self.table, &self.window);
+        let found = self.table.published().saturating_sub(self.computed);
+        self.computed += found;
+        if !self.is_prefilled {
+            self.cached_tokens += found;
+        }
+    }
+
     /// Gets pages for the next `count` tokens. False when too few are free.
     pub fn grow(&mut self, pages: &mut Pages, count: usize) -> bool {
         pages.grow(&mut self.table, self.computed + count)
     }
 
     /// Notes that `count` tokens more are in the cache. An event when that completes the prompt.
-    pub fn advance(&mut self, count: usize) -> Option<Event> {
+    pub fn advance(&mut self, count: usize, pages: &mut Pages) -> Option<Event> {
         self.computed += count;
+        pages.publish(&mut self.table, &self.window[..self.computed]);
         if self.pending() > 0 || self.is_prefilled {
             return None;
         }
         self.is_prefilled = true;
-        Some(Event::Prefilled { id: self.id, prompt_tokens: self.prompt_tokens, cached_tokens: 0 })
+        let Running { id, prompt_tokens, cached_tokens, .. } = *self;
+        Some(Event::Prefilled { id, prompt_tokens, cached_tokens })
     }
 
     /// Picks the next token from `logits`.
@@ -126,8 +142,7 @@ impl Running {
         }
         if self.window.len() < before {
             // What a shift moves gets other positions, so it is computed anew, as if it were a prompt.
-            self.computed = self.context.keep;
-            pages.shrink(&mut self.table, self.computed);
+            self.computed = pages.cut(&mut self.table, self.context.keep);
         }
         None
     }
