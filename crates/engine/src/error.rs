@@ -11,6 +11,8 @@ pub enum Error {
     EmptyPrompt,
     #[error("the prompt has {tokens} tokens, the context has room for {context_length}")]
     PromptTooLong { tokens: usize, context_length: usize },
+    #[error("the sequence may need {needed} pages of KV cache, there are {found}")]
+    TooFewPages { needed: usize, found: usize },
     #[error("token {token} is out of range, the vocabulary has {vocab_size}")]
     TokenOutOfRange { token: u32, vocab_size: usize },
     #[error("a sequence with id {id} is already running")]
@@ -56,6 +58,7 @@ impl Error {
             Error::NoSlot { .. } => Code::Busy,
             Error::EmptyPrompt
             | Error::PromptTooLong { .. }
+            | Error::TooFewPages { .. }
             | Error::TokenOutOfRange { .. }
             | Error::InvalidOption { .. }
             | Error::InvalidSampling { .. }

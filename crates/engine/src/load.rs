@@ -29,6 +29,9 @@ pub struct LoadOptions {
     /// Prompt tokens of one step, over all sequences: what a decode may have to wait for. Smaller is smoother,
     /// larger is a little faster.
     pub prefill_chunk: usize,
+    /// Memory of the KV cache at most; `None` = as much as the contexts of all slots need. With less, sequences are
+    /// computed again when it runs out, and one that cannot have enough is refused.
+    pub kv_bytes: Option<u64>,
     /// The instructions to use; `None` = the best that the processor has.
     pub tier: Option<Tier>,
 }
@@ -37,7 +40,7 @@ pub struct LoadOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Estimate {
     pub weights_bytes: u64,
-    /// The KV cache of all slots. It is taken page by page as sequences grow, and then kept.
+    /// The KV cache. It is taken page by page as sequences grow, and then kept.
     pub kv_bytes: u64,
     /// Rows of one step, and its logits.
     pub scratch_bytes: u64,
@@ -45,7 +48,14 @@ pub struct Estimate {
 
 impl Default for LoadOptions {
     fn default() -> LoadOptions {
-        LoadOptions { slots: 1, context_length: 4096, threads: 1, prefill_chunk: 128, tier: None }
+        LoadOptions {
+            slots: 1,
+            context_length: 4096,
+            threads: 1,
+            prefill_chunk: 128,
+            kv_bytes: None,
+            tier: None,
+        }
     }
 }
 
@@ -66,7 +76,10 @@ impl LoadOptions {
 
     pub(crate) fn limits(&self, spec: &Spec) -> Limits {
         let context_length = self.context_length.min(spec.train_context_length);
-        let pages = self.slots * pages_for(context_length);
+        let all = self.slots * pages_for(context_length);
+        let page_bytes = (PAGE_TOKENS * spec.kv_per_position() * size_of::<half::f16>()) as u64;
+        let bound = self.kv_bytes.map_or(all as u64, |bytes| bytes / page_bytes.max(1));
+        let pages = usize::try_from(bound).unwrap_or(usize::MAX).clamp(1, all);
         Limits { slots: self.slots, context_length, chunk: self.prefill_chunk, pages }
     }
 }

@@ -59,13 +59,23 @@ impl Pages {
         if table.ids.len() > table.published {
             return;
         }
-        let whole = tokens.len().saturating_sub(1) / PAGE_TOKENS * PAGE_TOKENS;
-        for run in tokens[..whole].chunks_exact(PAGE_TOKENS).skip(table.published) {
+        for run in whole_pages(tokens).skip(table.published) {
             let Some((page, link)) = self.prefixes.find(table.link, run) else { return };
             self.hold(page);
             table.ids.push(page);
             table.publish(link);
         }
+    }
+
+    /// How many pages that other tables hold [`reuse`](Pages::reuse) would find.
+    pub fn held(&self, tokens: &[u32]) -> usize {
+        let mut before = Link::default();
+        let found = whole_pages(tokens).map_while(|run| {
+            let (page, link) = self.prefixes.find(before, run)?;
+            before = link;
+            Some(page)
+        });
+        found.filter(|page| self.holders[*page as usize] > 0).count()
     }
 
     /// Grows `table` to hold `positions`, at the cost of the pages that have been idle longest if need be. False,
@@ -154,6 +164,11 @@ impl Table {
         self.published += 1;
         self.link = link;
     }
+}
+
+/// The tokens of each full page, up to the one with the last token.
+fn whole_pages(tokens: &[u32]) -> impl Iterator<Item = &[u32]> {
+    tokens[..tokens.len().saturating_sub(1)].chunks_exact(PAGE_TOKENS)
 }
 
 pub(crate) fn pages_for(positions: usize) -> usize {

@@ -6,11 +6,12 @@
 //! was admitted: of prompts that arrive together the shortest is answered first and the others one after another, a
 //! short one overtakes a long one, and a long one is overtaken only by so much work as its own.
 //!
-//! What the cache holds of a prompt is not computed again, whoever computed it. Each slot has pages for its whole
-//! context, so a sequence that was admitted never runs out of them.
+//! What the cache holds of a prompt is not computed again, whoever computed it. When pages run out, the youngest
+//! sequence is computed again later; nobody can tell from what it says.
 
 #[cfg(test)]
 mod parrot;
+mod plan;
 mod running;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use crate::{
     Error, Event, FinishReason, Sequence, SequenceId, Tokenizer,
     model::{Batch, Logits, Model, Output},
-    pages::{PageId, Pages, Table},
+    pages::{PageId, Pages, Table, pages_for},
     sampler::Sampler,
 };
 use running::Running;
@@ -83,6 +84,10 @@ impl<M: Model> Scheduler<M> {
         }
         self.check_tokens(&sequence.prompt)?;
         let mut running = Running::new(sequence, self.limits.context_length, self.tokenizer.bos())?;
+        let (needed, found) = (running.pages_at_most(), self.limits.pages);
+        if needed > found {
+            return Err(Error::TooFewPages { needed, found });
+        }
         running.due = self.prefilled + running.pending() as u64;
         self.running.push(running);
         Ok(())
@@ -96,7 +101,7 @@ impl<M: Model> Scheduler<M> {
 
     /// Schedule, forward, sample, settle.
     pub fn step(&mut self) -> Result<Vec<Event>, Error> {
-        let shares = self.schedule();
+        let shares = self.plan();
         if shares.is_empty() {
             return Ok(Vec::new());
         }
@@ -104,16 +109,16 @@ impl<M: Model> Scheduler<M> {
         Ok(self.settle(&shares))
     }
 
-    /// Lends the model and pages for `positions` to `work`, between steps.
+    /// Lends the model and pages for `positions` to `work`, between steps and at the cost of what runs.
     pub fn borrow<R>(
         &mut self,
         positions: usize,
         work: impl FnOnce(&mut M, &[PageId]) -> Result<R, Error>,
     ) -> Result<R, Error> {
+        self.make_available(pages_for(positions))?;
         let mut table = Table::default();
-        if !self.pages.grow(&mut table, positions) {
-            return Err(Error::NoSlot { slots: self.limits.slots });
-        }
+        let has_grown = self.pages.grow(&mut table, positions);
+        assert!(has_grown, "the pages were made available");
         let result = work(&mut self.model, table.ids());
         self.pages.release(table);
         result
@@ -125,32 +130,6 @@ impl<M: Model> Scheduler<M> {
             Some(&token) => Err(Error::TokenOutOfRange { token, vocab_size }),
             None => Ok(()),
         }
-    }
-
-    fn schedule(&mut self) -> Vec<Share> {
-        let pending = |at: usize| self.running[at].pending();
-        let (decodes, mut prefills): (Vec<usize>, Vec<usize>) =
-            (0..self.running.len()).partition(|&at| pending(at) == 1);
-        let mut shares: Vec<Share> = decodes.into_iter().map(|at| Share { at, tokens: 1 }).collect();
-        // Stable: of two that are due at the same time, the first to come is the first to go.
-        prefills.sort_by_key(|&at| self.running[at].due);
-        let mut budget = self.limits.chunk;
-        for at in prefills {
-            if budget == 0 {
-                break;
-            }
-            let running = &mut self.running[at];
-            running.reuse(&mut self.pages);
-            let tokens = running.pending().min(budget);
-            budget -= tokens;
-            shares.push(Share { at, tokens });
-        }
-        for share in &shares {
-            let has_grown = self.running[share.at].grow(&mut self.pages, share.tokens);
-            assert!(has_grown, "every slot has pages for its whole context");
-        }
-        self.prefilled += (self.limits.chunk - budget) as u64;
-        shares
     }
 
     fn forward(&mut self, shares: &[Share]) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Event, FinishReason, Logprobs, Sampling, Sequence, SequenceId,
-    pages::{Pages, Table},
+    pages::{Pages, Table, pages_for},
     sampler::Sampler,
 };
 
@@ -30,6 +30,8 @@ pub(super) struct Running {
     prompt_tokens: usize,
     /// How many of them the cache held already.
     cached_tokens: usize,
+    /// The most that was ever computed; less is left of it when pages had to be given back.
+    reached: usize,
     is_prefilled: bool,
     /// Tokens of output so far, those before a resume included.
     emitted: u64,
@@ -72,6 +74,7 @@ impl Running {
             logprobs: sequence.logprobs,
             prompt_tokens: prompt.len(),
             cached_tokens: 0,
+            reached: 0,
             is_prefilled: false,
             emitted: sequence.resume_at as u64,
             left: sequence.max_tokens,
@@ -99,11 +102,34 @@ impl Running {
     /// Finds what is left to compute in the cache, as far as it is there.
     pub fn reuse(&mut self, pages: &mut Pages) {
         pages.reuse(&mut self.table, &self.window);
-        let found = self.table.published().saturating_sub(self.computed);
-        self.computed += found;
+        let before = self.computed;
+        self.computed = before.max(self.table.published());
         if !self.is_prefilled {
-            self.cached_tokens += found;
+            // What it had computed itself before it gave it back is not the cache's merit.
+            self.cached_tokens += self.computed.saturating_sub(before.max(self.reached));
         }
+    }
+
+    /// Pages for all it may ever hold.
+    pub fn pages_at_most(&self) -> usize {
+        // The last token is told, but not run.
+        let left = self.left.map_or(usize::MAX, |left| left.saturating_sub(1));
+        pages_for(self.window.len().saturating_add(left).min(self.context.length))
+    }
+
+    /// Pages that are not held by anybody yet, for all that it has to compute now.
+    pub fn missing_pages(&self, pages: &Pages) -> usize {
+        pages_for(self.window.len()) - pages.held(&self.window)
+    }
+
+    pub fn holds_pages(&self) -> bool {
+        !self.table.ids().is_empty()
+    }
+
+    /// Gives all pages back. What was computed is computed again, or found in the cache.
+    pub fn preempt(&mut self, pages: &mut Pages) {
+        pages.release(std::mem::take(&mut self.table));
+        self.computed = 0;
     }
 
     /// Gets pages for the next `count` tokens. False when too few are free.
@@ -114,6 +140,7 @@ impl Running {
     /// Notes that `count` tokens more are in the cache. An event when that completes the prompt.
     pub fn advance(&mut self, count: usize, pages: &mut Pages) -> Option<Event> {
         self.computed += count;
+        self.reached = self.reached.max(self.computed);
         pages.publish(&mut self.table, &self.window[..self.computed]);
         if self.pending() > 0 || self.is_prefilled {
             return None;

@@ -1,5 +1,6 @@
 //! The scheduler on a model that needs no weights: who runs when, and that every story is the one told alone.
 
+mod scarcity;
 mod sharing;
 
 use std::collections::HashMap;
@@ -358,9 +359,11 @@ fn borrowed_pages_come_back_and_too_many_are_refused() {
     let mut scheduler = parrot(1, 64, 16);
     scheduler.admit(sequence(1, count(0, 40), 5)).unwrap();
     scheduler.step().unwrap();
-    let pages = scheduler.borrow(20, |_, pages| Ok(pages.len())).unwrap();
-    assert_eq!(pages, 1);
-    assert_eq!(scheduler.borrow(64, |_, _| Ok(())), Err(Error::NoSlot { slots: 1 }));
+    for positions in [20, 64] {
+        let pages = scheduler.borrow(positions, |_, pages| Ok(pages.len())).unwrap();
+        assert_eq!(pages, pages_for(positions), "what runs makes room");
+    }
+    assert_eq!(scheduler.borrow(65, |_, _| Ok(())), Err(Error::TooFewPages { needed: 3, found: 2 }));
     assert_eq!(run(&mut scheduler)[&1].tokens.len(), 5);
 }
 

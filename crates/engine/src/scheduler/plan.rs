@@ -1,0 +1,81 @@
+//! Who takes part in the next step, and who gives pages back for it.
+//!
+//! There may be fewer pages than all contexts need. When they run out, the youngest sequence gives all of its pages
+//! back and is computed again later, from what the cache still holds of it. A sequence takes pages only from younger
+//! ones, so the oldest always comes to its end, and then the next.
+
+use super::{Scheduler, Share};
+use crate::{Error, model::Model};
+
+impl<M: Model> Scheduler<M> {
+    /// The parts of the next step, with pages for all of them. Never empty while a sequence runs.
+    pub(super) fn plan(&mut self) -> Vec<Share> {
+        let mut shares = Vec::new();
+        let (decodes, mut prefills): (Vec<usize>, Vec<usize>) =
+            (0..self.running.len()).partition(|&at| self.running[at].pending() == 1);
+        for at in decodes {
+            // One that has just given its pages back is computed again later.
+            if self.running[at].pending() == 1 {
+                self.take(Share { at, tokens: 1 }, &mut shares);
+            }
+        }
+        // Stable: of two that are due at the same time, the first to come is the first to go.
+        prefills.sort_by_key(|&at| self.running[at].due);
+        let mut budget = self.limits.chunk;
+        let mut is_full = false;
+        for at in prefills {
+            // Who is due later does not start before one that waits for pages: that one would wait for ever.
+            is_full |= !self.may_start(at);
+            if budget == 0 || (is_full && !self.running[at].holds_pages()) {
+                continue;
+            }
+            self.running[at].reuse(&mut self.pages);
+            let tokens = self.running[at].pending().min(budget);
+            if self.take(Share { at, tokens }, &mut shares) {
+                budget -= tokens;
+                self.prefilled += tokens as u64;
+            }
+        }
+        shares
+    }
+
+    /// Grows the sequence of `share`, at the cost of younger ones if need be. False when only older ones are left: it
+    /// keeps what it has and waits.
+    fn take(&mut self, share: Share, shares: &mut Vec<Share>) -> bool {
+        while !self.running[share.at].grow(&mut self.pages, share.tokens) {
+            let younger = share.at + 1..self.running.len();
+            let Some(youngest) = younger.rev().find(|&at| self.running[at].holds_pages()) else {
+                return false;
+            };
+            self.running[youngest].preempt(&mut self.pages);
+            shares.retain(|share| share.at != youngest);
+        }
+        shares.push(share);
+        true
+    }
+
+    /// Whether a sequence has begun to be computed, or would get far without giving its pages back soon: for its own
+    /// tokens there are pages, and one more for each that is being computed already.
+    fn may_start(&self, at: usize) -> bool {
+        let running = &self.running[at];
+        let others = self.running.iter().filter(|running| running.holds_pages()).count();
+        others == 0
+            || running.holds_pages()
+            || running.missing_pages(&self.pages) + others <= self.pages.available()
+    }
+
+    /// Takes pages from the youngest until so many are available.
+    pub(super) fn make_available(&mut self, pages: usize) -> Result<(), Error> {
+        let found = self.limits.pages;
+        if pages > found {
+            return Err(Error::TooFewPages { needed: pages, found });
+        }
+        for running in self.running.iter_mut().rev() {
+            if self.pages.available() >= pages {
+                break;
+            }
+            running.preempt(&mut self.pages);
+        }
+        Ok(())
+    }
+}
