@@ -18,7 +18,9 @@ pub use chat::{
     ChatCompletionRequest, JsonSchema, Message, Reasoning, ResponseFormat, StreamOptions, ToolCall,
     ToolCallFunction,
 };
-pub use completion::{ChatCompletion, Choice, Chunk, ChunkChoice, Delta, Logprobs, Usage};
+pub use completion::{
+    ChatCompletion, Choice, Chunk, ChunkChoice, Delta, Logprobs, PromptTokensDetails, Usage,
+};
 pub use embeddings::{
     Embedding, EmbeddingList, EmbeddingRequest, EmbeddingUsage, EmbeddingVector, EncodingFormat,
 };

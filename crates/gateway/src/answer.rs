@@ -55,6 +55,9 @@ pub fn tell_route(response: &mut Response, route: &Route) {
     }
     headers.insert("x-caravan-queue-ms", HeaderValue::from(route.queued.as_millis() as u64));
     headers.insert("x-caravan-load-ms", HeaderValue::from(route.loaded.as_millis() as u64));
+    if let Some(cached_tokens) = route.cached_tokens.get() {
+        headers.insert("x-caravan-cached-tokens", HeaderValue::from(*cached_tokens));
+    }
 }
 
 // === impl Teller ===
@@ -73,6 +76,7 @@ impl Teller {
             prompt_eval_duration: done.prompt_duration_ns,
             eval_count: done.eval_tokens,
             eval_duration: done.eval_duration_ns,
+            cached_tokens: done.cached_tokens,
         }
     }
 

@@ -10,7 +10,7 @@ mod journey;
 mod limit;
 mod load;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use api::{Code, Result};
@@ -56,6 +56,8 @@ pub struct Route {
     pub queued: Duration,
     /// Spent waiting for the model.
     pub loaded: Duration,
+    /// How much of the prompt its KV cache held; known when the first chunk has come.
+    pub cached_tokens: Arc<OnceLock<u64>>,
 }
 
 /// What a worker has begun for us. The slot counts as taken until this is dropped.

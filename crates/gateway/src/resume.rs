@@ -5,6 +5,7 @@
 //! on with the next one. That the next one is the same as it would have been is the sampler's doing, which draws by
 //! seed and position; the seed was fixed when the request was composed.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use api::{Code, Error, Result};
@@ -35,6 +36,8 @@ struct Resumable {
     emitted_ids: Vec<u32>,
     delivered: u64,
     resumes: u32,
+    /// Where the client's headers look for it.
+    cached_tokens: Arc<OnceLock<u64>>,
 }
 
 /// The chunks of a stream that has been opened, and of those that continue it.
@@ -45,6 +48,7 @@ pub fn stream(
 ) -> Parts<GenerateChunk> {
     let resumable = Resumable {
         dispatcher,
+        cached_tokens: opened.route.cached_tokens.clone(),
         errand: composed.errand,
         request: composed.request,
         running: Some(opened),
@@ -85,6 +89,10 @@ impl Resumable {
 
     fn deliver(&mut self, chunk: GenerateChunk) -> GenerateChunk {
         self.is_done = chunk.done.is_some();
+        if let Some(cached_tokens) = chunk.cached_tokens {
+            // What another worker finds in its cache after a resume comes after the headers.
+            self.cached_tokens.get_or_init(|| cached_tokens);
+        }
         self.emitted_ids.extend_from_slice(&chunk.token_ids);
         self.delivered += (chunk.content.len() + chunk.thinking.len()) as u64;
         chunk

@@ -27,6 +27,8 @@ pub struct Answer {
     resumed: usize,
     started: Option<Instant>,
     prefilled: Option<Instant>,
+    /// Told with the first chunk.
+    cached_tokens: Option<u64>,
     done: Done,
 }
 
@@ -35,8 +37,16 @@ pub struct Answer {
 impl Answer {
     pub fn new(parser: Parser, prompt: Option<Vec<u32>>) -> (Answer, Reader) {
         let (out, reader) = outbox();
-        let answer =
-            Answer { parser, out, prompt, resumed: 0, started: None, prefilled: None, done: Done::default() };
+        let answer = Answer {
+            parser,
+            out,
+            prompt,
+            resumed: 0,
+            started: None,
+            prefilled: None,
+            cached_tokens: None,
+            done: Done::default(),
+        };
         (answer, reader)
     }
 
@@ -57,6 +67,7 @@ impl Answer {
         let prompt_tokens = prompt_tokens.saturating_sub(self.resumed);
         self.done.prompt_tokens = prompt_tokens as u64;
         self.done.cached_tokens = cached_tokens.min(prompt_tokens) as u64;
+        self.cached_tokens = Some(self.done.cached_tokens);
     }
 
     /// Break when the answer is complete, or nobody can take more of it.
@@ -83,7 +94,8 @@ impl Answer {
             context: context.unwrap_or_default(),
             ..std::mem::take(&mut self.done)
         };
-        let pushed = self.out.push(GenerateChunk { done: Some(done), ..chunk });
+        let cached_tokens = self.cached_tokens.take();
+        let pushed = self.out.push(GenerateChunk { done: Some(done), cached_tokens, ..chunk });
         self.out.end(pushed);
     }
 
@@ -98,7 +110,8 @@ impl Answer {
 
     fn send(&mut self, step: reply::Step) -> ControlFlow<()> {
         if let Some(chunk) = step.chunk
-            && let Err(error) = self.out.push(chunk)
+            && let Err(error) =
+                self.out.push(GenerateChunk { cached_tokens: self.cached_tokens.take(), ..chunk })
         {
             self.out.end(Err(error));
             return ControlFlow::Break(());

@@ -90,6 +90,9 @@ pub struct Metrics {
     pub eval_count: u64,
     #[serde(skip_serializing_if = "is_zero")]
     pub eval_duration: u64,
+    /// Part of `prompt_eval_count`. Ollama does not tell it; OpenAI's usage does.
+    #[serde(skip)]
+    pub cached_tokens: u64,
 }
 
 /// The answer to `_debug_render_only`.

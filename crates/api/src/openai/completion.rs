@@ -72,6 +72,15 @@ pub struct Usage {
     pub prompt_tokens: u64,
     pub completion_tokens: u64,
     pub total_tokens: u64,
+    /// Ollama has no such field; it is left out when there is nothing to tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_tokens_details: Option<PromptTokensDetails>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PromptTokensDetails {
+    /// What of the prompt did not have to be computed.
+    pub cached_tokens: u64,
 }
 
 impl ChatCompletion {
@@ -109,6 +118,9 @@ impl From<ollama::Metrics> for Usage {
             prompt_tokens: metrics.prompt_eval_count,
             completion_tokens: metrics.eval_count,
             total_tokens: metrics.prompt_eval_count + metrics.eval_count,
+            prompt_tokens_details: Some(metrics.cached_tokens)
+                .filter(|tokens| *tokens > 0)
+                .map(|cached_tokens| PromptTokensDetails { cached_tokens }),
         }
     }
 }

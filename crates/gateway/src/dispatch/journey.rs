@@ -59,7 +59,8 @@ impl Journey {
     }
 
     pub(super) fn route(&self, worker: String) -> Route {
-        Route { worker, queued: self.began.elapsed().saturating_sub(self.loaded), loaded: self.loaded }
+        let queued = self.began.elapsed().saturating_sub(self.loaded);
+        Route { worker, queued, loaded: self.loaded, ..Route::default() }
     }
 
     /// Whether to go on after a worker, or the way to it, said no.

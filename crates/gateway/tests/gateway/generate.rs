@@ -21,6 +21,7 @@ async fn an_answer_streams_line_by_line() {
     assert_eq!(reply.header("content-type"), "application/x-ndjson");
     assert_eq!(reply.header("x-caravan-worker"), "w0");
     assert!(reply.header("x-caravan-load-ms").parse::<u64>().is_ok());
+    assert_eq!(reply.header("x-caravan-cached-tokens"), "4");
     let lines = reply.lines();
     assert_eq!(lines.len(), 6);
     assert_eq!(said(&lines), text(3, 5));
@@ -46,7 +47,9 @@ async fn without_streaming_the_answer_is_the_last_line_with_all_the_text() {
     let reply = rig.post("/api/generate", prompt(json!({ "stream": false }))).await;
     assert_eq!(reply.header("content-type"), "application/json; charset=utf-8");
     assert!(!reply.text().ends_with('\n'));
+    assert_eq!(reply.header("x-caravan-cached-tokens"), "4");
     let answer = reply.json();
+    assert_eq!(answer["prompt_eval_count"], 7, "cached tokens count as evaluated");
     assert_eq!(answer["response"], text(3, 5));
     assert_eq!((&answer["done"], &answer["eval_count"]), (&json!(true), &json!(5)));
 }

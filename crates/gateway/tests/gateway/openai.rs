@@ -35,7 +35,10 @@ async fn a_completion_is_one_object() {
     assert_eq!(answer["system_fingerprint"], "fp_ollama");
     assert_eq!(answer["choices"][0]["message"], json!({ "role": "assistant", "content": text(1, 5) }));
     assert_eq!(answer["choices"][0]["finish_reason"], "stop");
-    assert_eq!(answer["usage"], json!({ "prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12 }));
+    let details = json!({ "cached_tokens": 4 });
+    let usage = json!({ "prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12, "prompt_tokens_details": details });
+    assert_eq!(answer["usage"], usage);
+    assert_eq!(reply.header("x-caravan-cached-tokens"), "4");
     assert!(answer["id"].as_str().unwrap().starts_with("chatcmpl-"));
     let sent = rig.worker().seen().generate[0].options.clone().unwrap();
     assert_eq!((sent.temperature, sent.top_p), (1.0, 1.0));
@@ -48,6 +51,7 @@ async fn a_stream_is_events_that_end_with_done() {
     let reply = rig.post("/v1/chat/completions", request(more)).await;
     assert_eq!(reply.header("content-type"), "text/event-stream");
     assert_eq!(reply.header("x-caravan-worker"), "w0");
+    assert_eq!(reply.header("x-caravan-cached-tokens"), "4");
     let events = reply.events();
     assert_eq!(events.last().unwrap(), "[DONE]");
     let chunks: Vec<Value> =

@@ -61,6 +61,18 @@ async fn a_model_file_is_loaded_and_answers() {
 }
 
 #[tokio::test]
+async fn a_prompt_that_was_computed_before_is_cached_and_counts_all_the_same() {
+    let (site, request, _folder) = site(&tiny::gguf()).await;
+    site.load(request).await.unwrap();
+    let prompt = "the caravan goes on and on and on";
+    let (first, told) = site.answer(raw(prompt)).await.unwrap();
+    assert_eq!((told.prompt_tokens, told.cached_tokens), (35, 0));
+    let (second, told) = site.answer(raw(prompt)).await.unwrap();
+    assert_eq!((told.prompt_tokens, told.cached_tokens), (35, 32), "one full page");
+    assert_eq!(second, first);
+}
+
+#[tokio::test]
 async fn an_answer_of_a_real_model_can_be_resumed() {
     let (site, request, _folder) = site(&tiny::gguf()).await;
     site.load(request).await.unwrap();

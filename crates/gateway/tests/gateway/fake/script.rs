@@ -36,6 +36,9 @@ pub fn answer(request: &GenerateRequest) -> Vec<Result<GenerateChunk, Error>> {
             })
         })
         .collect();
+    if let Some(Ok(first)) = chunks.first_mut() {
+        first.cached_tokens = Some(4);
+    }
     chunks.push(Ok(GenerateChunk { done: Some(done(count)), position: count, ..GenerateChunk::default() }));
     chunks
 }
@@ -43,6 +46,7 @@ pub fn answer(request: &GenerateRequest) -> Vec<Result<GenerateChunk, Error>> {
 fn done(eval_tokens: u64) -> Done {
     Done {
         prompt_tokens: 7,
+        cached_tokens: 4,
         prompt_duration_ns: 11,
         eval_tokens,
         eval_duration_ns: 13,
