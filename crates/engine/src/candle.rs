@@ -1,6 +1,6 @@
 //! The real engine: a transformer on candle's quantized tensors behind the scheduler.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use gguf::File;
 
@@ -155,6 +155,10 @@ impl Engine for CandleEngine {
 
     fn step(&mut self) -> Result<Vec<Event>, Error> {
         self.scheduler.step()
+    }
+
+    fn note_step(&mut self, took: Duration) {
+        self.scheduler.note_step(took);
     }
 
     fn cancel(&mut self, id: SequenceId) {

@@ -1,7 +1,7 @@
 //! The engine as its one owner, a runner thread, sees it: admit, step, cancel. Synchronous on purpose: no clock,
 //! no network, no environment and no async in here.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{Error, Event, Sequence, SequenceId, Tokenizer};
 
@@ -21,6 +21,10 @@ pub trait Engine: Send {
     ///
     /// What concerns one sequence is an [`Event::Failed`]; an error here means that the engine cannot go on.
     fn step(&mut self) -> Result<Vec<Event>, Error>;
+
+    /// Tells how long the last step took: an engine has no clock. With it steps are made as large as the sequences
+    /// that wait for their next token can bear; without it that is guessed. An engine that has no use for it ignores it.
+    fn note_step(&mut self, _took: Duration) {}
 
     /// Frees the slot and the pages of a sequence before the next step. Unknown ids are ignored: it may just
     /// have finished.

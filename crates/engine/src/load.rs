@@ -26,8 +26,8 @@ pub struct LoadOptions {
     /// Positions of each slot; what the model was trained for if that is less.
     pub context_length: usize,
     pub threads: usize,
-    /// Prompt tokens of one step, over all sequences: what a decode may have to wait for. Smaller is smoother,
-    /// larger is a little faster.
+    /// Prompt tokens of one step at most, over all sequences; fewer while others wait for their next token. Scratch
+    /// memory grows with it, and how long a cancel may take.
     pub prefill_chunk: usize,
     /// Memory of the KV cache at most; `None` = as much as the contexts of all slots need. With less, sequences are
     /// computed again when it runs out, and one that cannot have enough is refused.
@@ -52,7 +52,7 @@ impl Default for LoadOptions {
             slots: 1,
             context_length: 4096,
             threads: 1,
-            prefill_chunk: 128,
+            prefill_chunk: 512,
             kv_bytes: None,
             tier: None,
         }

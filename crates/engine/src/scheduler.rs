@@ -1,7 +1,8 @@
 //! Continuous batching: which tokens of which sequences make up the next step, and what a step means for each.
 //!
 //! Every step takes one token of each sequence that decodes, and one chunk of prompt tokens shared by those that
-//! still prefill, so a decode never waits for more than one chunk. The chunk goes to the sequence that is due first;
+//! still prefill, so a decode never waits for more than one chunk. The chunk is as large as decodes can bear by what
+//! steps have cost, which somebody with a clock tells. It goes to the sequence that is due first;
 //! what it leaves goes to the next. A sequence is due when its prompt would be computed if it had been alone since it
 //! was admitted: of prompts that arrive together the shortest is answered first and the others one after another, a
 //! short one overtakes a long one, and a long one is overtaken only by so much work as its own.
@@ -9,6 +10,8 @@
 //! What the cache holds of a prompt is not computed again, whoever computed it. When pages run out, the youngest
 //! sequence is computed again later; nobody can tell from what it says.
 
+mod costs;
+mod guess;
 #[cfg(test)]
 mod parrot;
 mod plan;
@@ -16,7 +19,7 @@ mod running;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     Error, Event, FinishReason, Sequence, SequenceId, Tokenizer,
@@ -24,6 +27,7 @@ use crate::{
     pages::{PageId, Pages, Table, pages_for},
     sampler::Sampler,
 };
+use costs::Costs;
 use running::Running;
 
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +35,7 @@ pub(crate) struct Limits {
     pub slots: usize,
     /// Positions of one slot.
     pub context_length: usize,
-    /// Prompt tokens of one step, over all sequences.
+    /// Prompt tokens of one step at most, over all sequences.
     pub chunk: usize,
     /// Of the KV cache.
     pub pages: usize,
@@ -46,6 +50,9 @@ pub(crate) struct Scheduler<M> {
     running: Vec<Running>,
     /// Prompt tokens computed so far, for all sequences: the clock by which they are due.
     prefilled: u64,
+    costs: Costs,
+    /// Of the last step; none when nobody may tell any more what it cost.
+    rows: Option<usize>,
     logits: Logits,
     sampler: Sampler,
 }
@@ -63,8 +70,18 @@ struct Share {
 impl<M: Model> Scheduler<M> {
     pub fn new(model: M, tokenizer: Arc<Tokenizer>, limits: Limits) -> Scheduler<M> {
         let pages = Pages::new(limits.pages);
-        let (logits, sampler) = (Logits::default(), Sampler::default());
-        Scheduler { model, tokenizer, limits, pages, running: Vec::new(), prefilled: 0, logits, sampler }
+        Scheduler {
+            model,
+            tokenizer,
+            limits,
+            pages,
+            running: Vec::new(),
+            prefilled: 0,
+            costs: Costs::default(),
+            rows: None,
+            logits: Logits::default(),
+            sampler: Sampler::default(),
+        }
     }
 
     pub fn tokenizer(&self) -> &Arc<Tokenizer> {
@@ -102,11 +119,19 @@ impl<M: Model> Scheduler<M> {
     /// Schedule, forward, sample, settle.
     pub fn step(&mut self) -> Result<Vec<Event>, Error> {
         let shares = self.plan();
+        self.rows = Some(shares.iter().map(|share| share.tokens).sum()).filter(|rows| *rows > 0);
         if shares.is_empty() {
             return Ok(Vec::new());
         }
         self.forward(&shares)?;
         Ok(self.settle(&shares))
+    }
+
+    /// The last step took so long.
+    pub fn note_step(&mut self, took: Duration) {
+        if let Some(rows) = self.rows.take() {
+            self.costs.note(rows, took);
+        }
     }
 
     /// Lends the model and pages for `positions` to `work`, between steps and at the cost of what runs.

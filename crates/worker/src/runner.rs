@@ -178,9 +178,11 @@ impl Owner {
         while self.take_commands() {
             self.cancel_the_left();
             self.embed_some();
-            for event in self.engine.step()? {
-                self.settle(event, Instant::now());
-            }
+            let began = Instant::now();
+            let events = self.engine.step()?;
+            let now = Instant::now();
+            self.engine.note_step(now.saturating_duration_since(began));
+            events.into_iter().for_each(|event| self.settle(event, now));
         }
         Ok(())
     }

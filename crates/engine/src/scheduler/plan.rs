@@ -7,6 +7,10 @@
 use super::{Scheduler, Share};
 use crate::{Error, model::Model};
 
+/// With so many rows a step is bound by arithmetic: more would save nothing, and the answer to the prompt that is
+/// complete with it would come later.
+const FULL_STEP: usize = 64;
+
 impl<M: Model> Scheduler<M> {
     /// The parts of the next step, with pages for all of them. Never empty while a sequence runs.
     pub(super) fn plan(&mut self) -> Vec<Share> {
@@ -21,7 +25,8 @@ impl<M: Model> Scheduler<M> {
         }
         // Stable: of two that are due at the same time, the first to come is the first to go.
         prefills.sort_by_key(|&at| self.running[at].due);
-        let mut budget = self.limits.chunk;
+        let mut budget = self.costs.chunk(shares.len(), self.limits.chunk);
+        let mut rows = shares.len();
         let mut is_full = false;
         for at in prefills {
             // Who is due later does not start before one that waits for pages: that one would wait for ever.
@@ -33,7 +38,11 @@ impl<M: Model> Scheduler<M> {
             let tokens = self.running[at].pending().min(budget);
             if self.take(Share { at, tokens }, &mut shares) {
                 budget -= tokens;
+                rows += tokens;
                 self.prefilled += tokens as u64;
+                if self.running[at].pending() == tokens && rows >= FULL_STEP {
+                    break;
+                }
             }
         }
         shares
