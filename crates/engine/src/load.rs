@@ -17,6 +17,8 @@ const MAX_CONTEXT_LENGTH: usize = 1 << 26;
 /// Prompt tokens of one step at most: scratch memory grows with it.
 const MAX_PREFILL_CHUNK: usize = 1 << 14;
 const MAX_THREADS: usize = 1024;
+/// Guessed tokens of one step at most: each has scores for the whole vocabulary.
+const MAX_GUESSES: usize = 256;
 
 /// How to load a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +34,9 @@ pub struct LoadOptions {
     /// Memory of the KV cache at most; `None` = as much as the contexts of all slots need. With less, sequences are
     /// computed again when it runs out, and one that cannot have enough is refused.
     pub kv_bytes: Option<u64>,
+    /// Guessed tokens of one step at most, over all sequences, that are checked along with the next ones; 0 = nothing
+    /// is guessed. What is said never depends on it, and none are guessed where that does not pay.
+    pub guesses: usize,
     /// The instructions to use; `None` = the best that the processor has.
     pub tier: Option<Tier>,
 }
@@ -54,6 +59,7 @@ impl Default for LoadOptions {
             threads: 1,
             prefill_chunk: 512,
             kv_bytes: None,
+            guesses: 16,
             tier: None,
         }
     }
@@ -68,6 +74,10 @@ impl LoadOptions {
             ("threads", "between 1 and 1024", self.threads, MAX_THREADS),
             ("prefill_chunk", "between 1 and 16384", self.prefill_chunk, MAX_PREFILL_CHUNK),
         ];
+        if self.guesses > MAX_GUESSES {
+            let bound = "at most 256";
+            return Err(Error::InvalidOption { option: "guesses", bound, value: self.guesses });
+        }
         match bounds.into_iter().find(|&(.., value, bound)| value == 0 || value > bound) {
             None => Ok(()),
             Some((option, bound, value, _)) => Err(Error::InvalidOption { option, bound, value }),
@@ -80,7 +90,8 @@ impl LoadOptions {
         let page_bytes = (PAGE_TOKENS * spec.kv_per_position() * size_of::<half::f16>()) as u64;
         let bound = self.kv_bytes.map_or(all as u64, |bytes| bytes / page_bytes.max(1));
         let pages = usize::try_from(bound).unwrap_or(usize::MAX).clamp(1, all);
-        Limits { slots: self.slots, context_length, chunk: self.prefill_chunk, pages }
+        let LoadOptions { slots, prefill_chunk: chunk, guesses, .. } = *self;
+        Limits { slots, context_length, chunk, pages, guesses }
     }
 }
 
@@ -96,11 +107,12 @@ impl Estimate {
         let query = heads.count * heads.key_dim + heads.kv_count * (heads.key_dim + heads.value_dim);
         // The stream, a branch's input and update, attention's parts, the gated unit's two; inputs once more as bytes.
         let row = 3 * spec.width + query + heads.count * heads.value_dim + feed_forward_row(spec);
-        let rows = limits.chunk + limits.slots;
+        let rows = limits.chunk + limits.slots + limits.guesses;
         Estimate {
             weights_bytes: weights::total_bytes(gguf),
             kv_bytes: (positions * spec.kv_per_position() * size_of::<half::f16>()) as u64,
-            scratch_bytes: floats(rows * row) * 5 / 4 + floats(limits.slots * spec.vocab_size),
+            scratch_bytes: floats(rows * row) * 5 / 4
+                + floats((limits.slots + limits.guesses) * spec.vocab_size),
         }
     }
 }

@@ -7,6 +7,9 @@
 //! was admitted: of prompts that arrive together the shortest is answered first and the others one after another, a
 //! short one overtakes a long one, and a long one is overtaken only by so much work as its own.
 //!
+//! A sequence that repeats itself may take part with tokens that are only guessed. Each is computed along with the one
+//! before it, and then picked by the sampler like any other; those from the first wrong one on are thrown away.
+//!
 //! What the cache holds of a prompt is not computed again, whoever computed it. When pages run out, the youngest
 //! sequence is computed again later; nobody can tell from what it says.
 
@@ -19,7 +22,7 @@ mod running;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use crate::{
     Error, Event, FinishReason, Sequence, SequenceId, Tokenizer,
@@ -39,6 +42,8 @@ pub(crate) struct Limits {
     pub chunk: usize,
     /// Of the KV cache.
     pub pages: usize,
+    /// Guessed tokens of one step, over all sequences.
+    pub guesses: usize,
 }
 
 pub(crate) struct Scheduler<M> {
@@ -63,6 +68,8 @@ struct Share {
     /// Index into `running`.
     at: usize,
     tokens: usize,
+    /// So many of them, the last ones, are guessed.
+    guesses: usize,
 }
 
 // === impl Scheduler ===
@@ -161,9 +168,13 @@ impl<M: Model> Scheduler<M> {
         let mut batch = Batch::default();
         for share in shares {
             let running = &self.running[share.at];
+            let output = match running.picks_after(share.tokens) {
+                false => Output::None,
+                true if share.guesses == 0 => Output::Last,
+                true => Output::All,
+            };
             let (tokens, position) = running.next(share.tokens);
-            let output = if running.picks_after(share.tokens) { Output::Last } else { Output::None };
-            batch.push(tokens, position, running.table.ids(), output);
+            batch.push(&tokens, position, running.table.ids(), output);
         }
         self.model.forward(&batch, &mut self.logits)
     }
@@ -174,11 +185,17 @@ impl<M: Model> Scheduler<M> {
         let mut row = 0;
         for (share, fault) in shares.iter().zip(std::mem::take(&mut self.logits.faults)) {
             let picks = self.running[share.at].picks_after(share.tokens);
+            let rows = row..row + if picks { 1 + share.guesses } else { 0 };
+            row = rows.end;
             let last = match fault {
-                None => self.settle_share(*share, picks.then_some(row), &mut events),
+                None => self.settle_share(*share, rows, &mut events),
+                // It may be the fault of a guess: without it all may be well.
+                Some(_) if share.guesses > 0 => {
+                    self.running[share.at].distrust(&mut self.pages);
+                    None
+                }
                 Some(error) => Some(Event::Failed { id: self.running[share.at].id, error }),
             };
-            row += usize::from(picks);
             if let Some(event) = last {
                 events.push(event);
                 ended.push(self.running[share.at].id);
@@ -188,27 +205,35 @@ impl<M: Model> Scheduler<M> {
         events
     }
 
-    /// What the step means for one sequence; `row` is where its scores are. Returns its last event, if it has ended.
-    fn settle_share(&mut self, share: Share, row: Option<usize>, events: &mut Vec<Event>) -> Option<Event> {
+    /// What the step means for one sequence; `rows` is where its scores are. Returns its last event, if it has ended.
+    fn settle_share(&mut self, share: Share, rows: Range<usize>, events: &mut Vec<Event>) -> Option<Event> {
         let running = &mut self.running[share.at];
         let id = running.id;
-        events.extend(running.advance(share.tokens, &mut self.pages));
-        let Some(row) = row else {
+        events.extend(running.advance(share.tokens - share.guesses, &mut self.pages));
+        if rows.is_empty() {
             // All is computed and nothing may be picked: only what asked for no tokens at all gets here.
             let is_done = running.pending() == 0;
             return is_done.then_some(Event::Finished { id, reason: FinishReason::Length });
-        };
-        match running.pick(&mut self.sampler, self.logits.row(row)) {
-            Err(error) => Some(Event::Failed { id, error }),
-            Ok((token, _)) if self.tokenizer.is_eog(token) && !running.ignore_eos => {
-                Some(Event::Finished { id, reason: FinishReason::Stop })
+        }
+        for row in rows {
+            match running.pick(&mut self.sampler, self.logits.row(row)) {
+                Err(error) => return Some(Event::Failed { id, error }),
+                Ok((token, _)) if self.tokenizer.is_eog(token) && !running.ignore_eos => {
+                    return Some(Event::Finished { id, reason: FinishReason::Stop });
+                }
+                Ok((token, logprob)) => {
+                    events.push(Event::Token { id, token, logprob });
+                    if let Some(reason) = running.accept(token, &mut self.pages) {
+                        return Some(Event::Finished { id, reason });
+                    }
+                }
             }
-            Ok((token, logprob)) => {
-                events.push(Event::Token { id, token, logprob });
-                let reason = running.accept(token, &mut self.pages);
-                reason.map(|reason| Event::Finished { id, reason })
+            // The next row is of use only if it was computed after what has been picked.
+            if !running.confirm(&mut self.pages) {
+                break;
             }
         }
+        None
     }
 
     fn remove(&mut self, at: usize) {

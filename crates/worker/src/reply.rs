@@ -185,7 +185,7 @@ impl Parser {
             content: piece.content,
             thinking: piece.thinking,
             tool_calls: piece.calls,
-            done: None,
+            ..GenerateChunk::default()
         }
     }
 }

@@ -69,7 +69,8 @@ impl Parts<'_> {
             return Ok(Arc::new(ScriptedLoader { config: worker::scripted::Config { tokens_per_second } }));
         }
         let store = self.open_store()?;
-        Ok(Arc::new(CandleLoader { store, threads: settings.threads, tier: settings.tier }))
+        let Settings { threads, tier, guesses, .. } = *settings;
+        Ok(Arc::new(CandleLoader { store, threads, tier, guesses }))
     }
 
     fn open_store(&self) -> Result<Store> {

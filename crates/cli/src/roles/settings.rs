@@ -61,6 +61,8 @@ pub struct Settings {
     pub threads: usize,
     /// `None` = the best that the processor has.
     pub tier: Option<Tier>,
+    /// Guessed tokens of one step; 0 = none.
+    pub guesses: Option<usize>,
     pub scripted: bool,
     pub tokens_per_second: u64,
     pub keep_alive: Option<KeepAlive>,
@@ -74,6 +76,8 @@ pub struct Settings {
 
 /// How many threads anybody may ask for: more than any machine has.
 const MAX_THREADS: u64 = 1024;
+/// More than this is never computed in one step.
+const MAX_GUESSES: u64 = 256;
 /// A stall of a load longer than this ends it.
 const LOAD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(300);
 
@@ -102,6 +106,10 @@ const THREADS: Setting<u64> =
 const TIER: Setting<Tier> =
     Setting::new("", &["CARAVAN_CPU"], "scalar, avx2 or avx512, and the processor's", |text| {
         Tier::from_name(text).filter(|tier| tier.is_available())
+    });
+const GUESSES: Setting<u64> =
+    Setting::new("", &["CARAVAN_GUESSES"], "a number from 0 to 256; 0 = guess nothing", |text| {
+        uint(text).filter(|guesses| *guesses <= MAX_GUESSES)
     });
 const ENGINE: Setting<&str> = Setting::new("engine", &["CARAVAN_ENGINE"], "candle or scripted", |text| {
     one_of(&["candle", "scripted"], text)
@@ -148,6 +156,7 @@ impl Settings {
                 .read(&THREADS, flags.threads.as_deref())?
                 .map_or_else(physical_cores, |n| n as usize),
             tier: sources.read(&TIER, None)?,
+            guesses: sources.read(&GUESSES, None)?.map(|guesses| guesses as usize),
             scripted: sources.read(&ENGINE, flags.engine.as_deref())? == Some("scripted"),
             tokens_per_second: sources.read(&TOKENS_PER_SECOND, None)?.unwrap_or_default(),
             keep_alive: sources.read(&KEEP_ALIVE, None)?,

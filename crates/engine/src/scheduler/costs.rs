@@ -89,7 +89,7 @@ impl Costs {
 
     /// How many of `max` guessed tokens of one sequence are worth their rows in a step that has `rows` rows and will
     /// give `tokens` tokens, if each guess is right with probability `hits`: as many as give the most tokens per second.
-    pub fn draft(&self, (rows, tokens): (usize, f64), hits: f64, max: usize) -> usize {
+    pub fn guesses(&self, (rows, tokens): (usize, f64), hits: f64, max: usize) -> usize {
         let mut best = (0, tokens / self.of(rows));
         let (mut gain, mut all_right) = (0.0, 1.0);
         for count in 1..=max {
@@ -156,10 +156,10 @@ mod tests {
     #[test]
     fn guesses_pay_while_rows_are_free_and_hits_are_likely() {
         let costs = measured(&[1, 4, 8, 16, 32, 64], machine(2.5));
-        assert_eq!(costs.draft((1, 1.0), 0.9, 16), 7, "up to the eighth row nothing is lost");
-        assert_eq!(costs.draft((1, 1.0), 0.0, 16), 0);
-        assert_eq!(costs.draft((32, 32.0), 0.5, 16), 0, "a full batch has no free rows");
-        assert_eq!(costs.draft((1, 1.0), 0.9, 3), 3);
+        assert_eq!(costs.guesses((1, 1.0), 0.9, 16), 7, "up to the eighth row nothing is lost");
+        assert_eq!(costs.guesses((1, 1.0), 0.0, 16), 0);
+        assert_eq!(costs.guesses((32, 32.0), 0.5, 16), 0, "a full batch has no free rows");
+        assert_eq!(costs.guesses((1, 1.0), 0.9, 3), 3);
     }
 
     fn steps() -> impl Strategy<Value = Vec<(usize, u64)>> {
@@ -187,8 +187,8 @@ mod tests {
             if decodes > 0 && chunk < max {
                 prop_assert!(costs.of(decodes + chunk + 1) > SLOWDOWN * costs.of(decodes));
             }
-            let draft = costs.draft((decodes + 1, 1.0), 0.5, 8);
-            prop_assert!(draft <= 8);
+            let guesses = costs.guesses((decodes + 1, 1.0), 0.5, 8);
+            prop_assert!(guesses <= 8);
         }
     }
 }

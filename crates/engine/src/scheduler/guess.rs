@@ -20,6 +20,11 @@ const PATIENCE: f64 = 64.0;
 const UNKNOWN: f64 = 0.5;
 
 impl Record {
+    /// Of a sequence whose guesses did harm.
+    pub fn hopeless() -> Record {
+        Record(0.0)
+    }
+
     /// The probability that the next guess is right.
     pub fn hits(self) -> f64 {
         self.0

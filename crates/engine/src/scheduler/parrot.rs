@@ -3,7 +3,7 @@
 
 use crate::{
     Error,
-    model::{Batch, Logits, Model, Output},
+    model::{Batch, Logits, Model},
     pages::{PAGE_TOKENS, PageId},
 };
 
@@ -78,8 +78,8 @@ impl Model for Parrot {
                     logits.faults[at] = Some(Error::NotFinite { what: "what block 3 computed".to_owned() });
                 }
             }
-            if span.output == Output::Last {
-                let sequence = self.recall(span.pages, batch.positions[span.rows.end - 1]);
+            for row in span.wanted() {
+                let sequence = self.recall(span.pages, batch.positions[row]);
                 Parrot::scores(&sequence, &mut logits.values[wanted * VOCAB_SIZE..][..VOCAB_SIZE]);
                 wanted += 1;
             }

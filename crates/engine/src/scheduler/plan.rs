@@ -17,16 +17,20 @@ impl<M: Model> Scheduler<M> {
         let mut shares = Vec::new();
         let (decodes, mut prefills): (Vec<usize>, Vec<usize>) =
             (0..self.running.len()).partition(|&at| self.running[at].pending() == 1);
-        for at in decodes {
+        let mut rows = decodes.len();
+        // While there are prompts to compute, their rows are worth more than guesses.
+        let may_guess = prefills.is_empty();
+        for &at in &decodes {
             // One that has just given its pages back is computed again later.
             if self.running[at].pending() == 1 {
-                self.take(Share { at, tokens: 1 }, &mut shares);
+                let guesses = if may_guess { self.guess(at, (rows, decodes.len())) } else { 0 };
+                rows += guesses;
+                self.take(Share { at, tokens: 1 + guesses, guesses }, &mut shares);
             }
         }
         // Stable: of two that are due at the same time, the first to come is the first to go.
         prefills.sort_by_key(|&at| self.running[at].due);
         let mut budget = self.costs.chunk(shares.len(), self.limits.chunk);
-        let mut rows = shares.len();
         let mut is_full = false;
         for at in prefills {
             // Who is due later does not start before one that waits for pages: that one would wait for ever.
@@ -36,7 +40,7 @@ impl<M: Model> Scheduler<M> {
             }
             self.running[at].reuse(&mut self.pages);
             let tokens = self.running[at].pending().min(budget);
-            if self.take(Share { at, tokens }, &mut shares) {
+            if self.take(Share { at, tokens, guesses: 0 }, &mut shares) {
                 budget -= tokens;
                 rows += tokens;
                 self.prefilled += tokens as u64;
@@ -46,6 +50,19 @@ impl<M: Model> Scheduler<M> {
             }
         }
         shares
+    }
+
+    /// Has a decode guess what comes next, as far as that is worth its rows in a step that has `rows` and gives
+    /// `tokens` without it, and as there are pages. Returns how many tokens that is.
+    fn guess(&mut self, at: usize, (rows, tokens): (usize, usize)) -> usize {
+        let (costs, running) = (&self.costs, &mut self.running[at]);
+        let max = self.limits.guesses.saturating_sub(rows - tokens);
+        let count = running.guess(max, |hits, found| costs.guesses((rows, tokens as f64), hits, found));
+        if count > 0 && !running.grow(&mut self.pages, 1 + count) {
+            running.drop_guesses();
+            return 0;
+        }
+        count
     }
 
     /// Grows the sequence of `share`, at the cost of younger ones if need be. False when only older ones are left: it

@@ -1,5 +1,6 @@
 //! One admitted sequence: what its context holds, how much of that is computed, and what it may still do.
 
+use super::guess::{self, Record};
 use crate::{
     Error, Event, FinishReason, Logprobs, Sampling, Sequence, SequenceId,
     pages::{Pages, Table, pages_for},
@@ -38,6 +39,11 @@ pub(super) struct Running {
     /// Tokens that may still be emitted.
     left: Option<usize>,
     pub ignore_eos: bool,
+    /// Tokens that may come next, run in the step that is being made.
+    guesses: Vec<u32>,
+    /// How many of them have come.
+    right: usize,
+    record: Record,
     /// By when the prompt would be computed if it had been alone since its admission, in prompt tokens of the whole
     /// engine: whose time comes first goes first.
     pub due: u64,
@@ -79,6 +85,9 @@ impl Running {
             emitted: sequence.resume_at as u64,
             left: sequence.max_tokens,
             ignore_eos: sequence.ignore_eos,
+            guesses: Vec::new(),
+            right: 0,
+            record: Record::default(),
             due: 0,
             history: prompt,
         })
@@ -89,14 +98,56 @@ impl Running {
         self.window.len() - self.computed
     }
 
-    /// The next `count` of them and the position of the first.
-    pub fn next(&self, count: usize) -> (&[u32], usize) {
-        (&self.window[self.computed..self.computed + count], self.computed)
+    /// The next `count` of them, guesses included, and the position of the first.
+    pub fn next(&self, count: usize) -> (Vec<u32>, usize) {
+        let known = &self.window[self.computed..][..count - self.guesses.len()];
+        ([known, &self.guesses].concat(), self.computed)
     }
 
-    /// Whether a token is to be picked after the next `count` tokens.
+    /// Whether a token is to be picked after the next `count` tokens, guesses included.
     pub fn picks_after(&self, count: usize) -> bool {
-        count == self.pending() && self.left != Some(0)
+        count - self.guesses.len() == self.pending() && self.left != Some(0)
+    }
+
+    /// Guesses what comes next: at most `max` tokens, and so many as `worth` says, which is told how probable a hit is
+    /// and how many there could be. Returns how many.
+    pub fn guess(&mut self, max: usize, worth: impl FnOnce(f64, usize) -> usize) -> usize {
+        // All of them fit the context, and one more token is picked after the last one.
+        let room = self.context.length - self.window.len();
+        let left = self.left.map_or(usize::MAX, |left| left.saturating_sub(1));
+        let found = guess::guess(&self.history, max.min(room).min(left));
+        let count = worth(self.record.hits(), found.len());
+        if count == 0 && !found.is_empty() {
+            self.record.forget();
+        }
+        self.guesses = found[..count].to_vec();
+        self.right = 0;
+        count
+    }
+
+    pub fn drop_guesses(&mut self) {
+        self.guesses.clear();
+    }
+
+    /// Throws the guesses away, and guesses no more for a while.
+    pub fn distrust(&mut self, pages: &mut Pages) {
+        self.record = Record::hopeless();
+        self.drop_guesses();
+        self.computed = pages.cut(&mut self.table, self.computed);
+    }
+
+    /// Whether the token that was accepted last is the one that had been guessed, so that the scores after it are
+    /// known. If not, the guesses and what was computed for them are thrown away.
+    pub fn confirm(&mut self, pages: &mut Pages) -> bool {
+        if self.guesses.get(self.right).is_some_and(|guess| Some(guess) == self.history.last()) {
+            self.right += 1;
+            self.advance(1, pages);
+            return true;
+        }
+        self.record.note(self.guesses.len(), self.right);
+        self.drop_guesses();
+        self.computed = pages.cut(&mut self.table, self.computed);
+        false
     }
 
     /// Finds what is left to compute in the cache, as far as it is there.
@@ -130,6 +181,7 @@ impl Running {
     pub fn preempt(&mut self, pages: &mut Pages) {
         pages.release(std::mem::take(&mut self.table));
         self.computed = 0;
+        self.drop_guesses();
     }
 
     /// Gets pages for the next `count` tokens. False when too few are free.

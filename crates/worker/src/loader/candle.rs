@@ -17,12 +17,15 @@ pub struct CandleLoader {
     pub threads: usize,
     /// `None` = the best that the processor has (`CARAVAN_CPU`).
     pub tier: Option<Tier>,
+    /// Guessed tokens of one step at most; 0 = none, `None` = what the engine takes to be good (`CARAVAN_GUESSES`).
+    pub guesses: Option<usize>,
 }
 
 struct OpenedFile {
     file: File,
     threads: usize,
     tier: Option<Tier>,
+    guesses: Option<usize>,
     train_context_length: usize,
 }
 
@@ -44,6 +47,7 @@ impl Loader for CandleLoader {
         let opened = OpenedFile {
             threads: threads.max(1),
             tier: self.tier,
+            guesses: self.guesses,
             // Without the key the engine refuses the file, in its own words.
             train_context_length: trained
                 .and_then(|length| usize::try_from(length).ok())
@@ -62,12 +66,14 @@ impl Loader for CandleLoader {
 
 impl OpenedFile {
     fn options(&self, shape: Shape) -> engine::LoadOptions {
+        let usual = engine::LoadOptions::default();
         engine::LoadOptions {
             slots: shape.slots,
             context_length: shape.context_length,
             threads: self.threads,
             tier: self.tier,
-            ..engine::LoadOptions::default()
+            guesses: self.guesses.unwrap_or(usual.guesses),
+            ..usual
         }
     }
 }
