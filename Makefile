@@ -7,6 +7,7 @@ SHELL := bash
 MODELS := target/models
 SMOLLM2 := $(MODELS)/SmolLM2-135M-Instruct.Q4_1.gguf
 GEMMA3 := $(MODELS)/gemma-3-270m-q4_k_m.gguf
+MINILM := $(MODELS)/all-MiniLM-L6-v2.f32.gguf
 
 .PHONY: help
 help: ## List the targets
@@ -17,13 +18,16 @@ tools: ## Find or install protoc, etcd and Python, which build and tests need
 	@.ci/tools protoc etcd python
 
 .PHONY: models
-models: $(SMOLLM2) $(GEMMA3) ## Fetch the two real models that tests and the demo use (350 MB)
+models: $(SMOLLM2) $(GEMMA3) $(MINILM) ## Fetch the three real models that tests and the demo use (440 MB)
 
 $(SMOLLM2): .ci/models
 	@.ci/models smollm2 $(MODELS)
 
 $(GEMMA3): .ci/models
 	@.ci/models gemma3 $(MODELS)
+
+$(MINILM): .ci/models .ci/bert_to_gguf.py
+	@.ci/models minilm $(MODELS)
 
 .PHONY: build
 build: ## Build the release binary, target/release/caravan
@@ -52,4 +56,4 @@ scenarios: models ## Run the API scenarios against the server at OLLAMA_HOST
 .PHONY: reference
 reference: models ## Compute the reference vectors anew with llama.cpp (needs 15 minutes)
 	@.ci/tools python
-	crates/engine/tests/reference/make.sh $(SMOLLM2) $(GEMMA3)
+	crates/engine/tests/reference/make.sh $(SMOLLM2) $(GEMMA3) $(MINILM)

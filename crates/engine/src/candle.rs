@@ -150,6 +150,9 @@ impl Engine for CandleEngine {
     }
 
     fn admit(&mut self, sequence: Sequence) -> Result<(), Error> {
+        if self.info.pooling.is_some() {
+            return Err(Error::Unsupported { what: "generate text, it makes embeddings" });
+        }
         self.scheduler.admit(sequence)
     }
 

@@ -90,7 +90,8 @@ impl LoadOptions {
         let page_bytes = (PAGE_TOKENS * spec.kv_per_position() * size_of::<half::f16>()) as u64;
         let bound = self.kv_bytes.map_or(all as u64, |bytes| bytes / page_bytes.max(1));
         let pages = usize::try_from(bound).unwrap_or(usize::MAX).clamp(1, all);
-        let LoadOptions { slots, prefill_chunk: chunk, guesses, .. } = *self;
+        let LoadOptions { slots, guesses, .. } = *self;
+        let chunk = if spec.is_causal { self.prefill_chunk } else { context_length };
         Limits { slots, context_length, chunk, pages, guesses }
     }
 }

@@ -46,13 +46,18 @@ pub(crate) struct Spec {
     pub heads: Heads,
     window: Option<Window>,
     pub output_soft_cap: Option<f32>,
-    pub pairing: Pairing,
+    /// `None` = positions are a table.
+    pub pairing: Option<Pairing>,
     pub rope: Rope,
     /// Of blocks with a window, where it differs.
     pub local_rope: Option<Rope>,
     /// Rope factors come in two tensors, the long one for contexts above this.
     pub original_context_length: usize,
+    /// Set for an embedder.
     pub pooling: Option<Pooling>,
+    pub has_head: bool,
+    /// Whether a position sees only what is before it. Where it sees everything, an input is one chunk.
+    pub is_causal: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +91,11 @@ impl Spec {
             Some(base) => Some(keys.positive("rope.freq_base_swa")?.unwrap_or(base)),
             None => None,
         };
+        let is_causal = keys.flag("attention.causal")?.unwrap_or(true);
+        if !is_causal && window.is_some() {
+            return Err(keys.wrong("attention.causal", "must be true in a model with sliding windows"));
+        }
+        let is_embedder = !is_causal || !arch.has_head;
         let output_soft_cap = keys.positive("final_logit_softcapping")?;
         let original = keys.optional_count("rope.scaling.original_context_length", MAX_CONTEXT)?;
         Ok(Spec {
@@ -109,7 +119,9 @@ impl Spec {
             local_rope: local_base.map(|base| rope.local(base)),
             rope,
             original_context_length: original.unwrap_or(train_context_length),
-            pooling: read_pooling(keys)?,
+            pooling: read_pooling(keys)?.or(is_embedder.then_some(Pooling::Mean)),
+            has_head: arch.has_head,
+            is_causal,
         })
     }
 

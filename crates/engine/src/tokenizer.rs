@@ -1,5 +1,5 @@
-//! Text to tokens and back, as a GGUF describes it: byte-level byte-pair encoding or SentencePiece, after the tokens
-//! that stand for themselves have been cut out. What comes out is what llama.cpp's tokenizer gives.
+//! Text to tokens and back, as a GGUF describes it: byte-level byte-pair encoding, SentencePiece or WordPiece, after the
+//! tokens that stand for themselves have been cut out. What comes out is what llama.cpp's tokenizer gives.
 
 mod added;
 mod bpe;
@@ -9,6 +9,7 @@ mod pretokenizer;
 mod special;
 mod spm;
 mod vocab;
+mod wordpiece;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -23,6 +24,7 @@ use pretokenizer::Pretokenizer;
 use special::Special;
 use spm::Spm;
 use vocab::{Kind, Vocab};
+use wordpiece::WordPiece;
 
 pub use special::Fim;
 
@@ -37,6 +39,7 @@ pub struct Tokenizer {
 enum Encoder {
     Bpe(Box<Bpe>),
     Spm(Box<Spm>),
+    WordPiece(WordPiece),
 }
 
 /// Whether control tokens in a text are tokens or just text.
@@ -174,6 +177,7 @@ impl Tokenizer {
                 spm.encode(&self.vocab, &[b" ", text].concat(), merger, tokens);
             }
             Encoder::Spm(spm) => spm.encode(&self.vocab, text, merger, tokens),
+            Encoder::WordPiece(wordpiece) => wordpiece.encode(&self.vocab, text, tokens),
         }
     }
 }

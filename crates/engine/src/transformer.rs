@@ -4,6 +4,7 @@
 mod attention;
 mod build;
 mod cache;
+mod entry;
 mod experts;
 mod feed_forward;
 mod norm;
@@ -23,6 +24,7 @@ use crate::{
 use attention::{Attention, Step};
 pub(crate) use build::Setup;
 use cache::Cache;
+use entry::Entry;
 use experts::Experts;
 use feed_forward::FeedForward;
 use norm::Norm;
@@ -32,27 +34,32 @@ pub(crate) struct Transformer {
     compute: Arc<Compute>,
     /// [vocab, width]; kept as it is in the file, rows are widened when a token asks.
     embedding: Arc<QTensor>,
+    entry: Entry,
     branches: Vec<Branch>,
-    output_norm: Norm,
-    head: Linear,
+    output_norm: Option<Norm>,
+    /// `None` = an embedder.
+    head: Option<Linear>,
     frequencies: Vec<f32>,
     local_frequencies: Option<Vec<f32>>,
     cache: Cache,
     buffers: Buffers,
 }
 
-/// One residual half of a block: `x += after(body(before(x)))`. A norm that the file lacks is left out, which makes
-/// pre-norm and sandwich-norm the same thing.
+/// One residual half of a block: `x += after(body(before(x)))`, then `x = closing(x)`. A norm that the file lacks is
+/// left out, which makes pre-norm, post-norm and sandwich-norm the same thing.
 struct Branch {
     block: usize,
     before: Before,
     body: Body,
     after: Option<Norm>,
+    closing: Option<Norm>,
 }
 
 /// What a branch takes in.
 enum Before {
     Norm(Norm),
+    /// The stream as it is.
+    Plain,
     /// What the branch before it took in: the two are parallel.
     Shared,
 }
@@ -88,7 +95,9 @@ impl Transformer {
         let compute = self.compute.clone();
         compute.pool.install(|| self.run_blocks(batch, &mut faults))?;
         let mut rows = self.buffers.stream.clone();
-        self.output_norm.apply(&compute, &mut rows);
+        if let Some(norm) = &self.output_norm {
+            norm.apply(&compute, &mut rows);
+        }
         Ok((rows, faults))
     }
 
@@ -97,7 +106,7 @@ impl Transformer {
         for span in &batch.spans {
             self.cache.reserve(span.pages)?;
         }
-        self.embed_tokens(&batch.tokens)?;
+        self.embed_tokens(&batch.tokens, &batch.positions)?;
         let Buffers { angles, local_angles, .. } = &mut self.buffers;
         angles.fill(&batch.positions, &self.frequencies, self.spec.rope.magnitude);
         if let (Some(frequencies), Some(rope)) = (&self.local_frequencies, &self.spec.local_rope) {
@@ -110,12 +119,13 @@ impl Transformer {
         Ok(())
     }
 
-    fn embed_tokens(&mut self, tokens: &[u32]) -> Result<(), Error> {
+    fn embed_tokens(&mut self, tokens: &[u32], positions: &[u32]) -> Result<(), Error> {
         let rows = self.embedding.embedding(&Tensor::new(tokens, &Device::Cpu)?)?; // [n, width]
         let rows = rows.flatten_all()?.to_vec1::<f32>()?;
         let stream = &mut self.buffers.stream;
         stream.clear();
         stream.extend(rows.iter().map(|value| value * self.spec.embedding_scale));
+        self.entry.apply(&self.compute, positions, stream);
         Ok(())
     }
 
@@ -123,9 +133,13 @@ impl Transformer {
         let Transformer { spec, compute, branches, cache, buffers, .. } = self;
         let Buffers { stream, input, update, attention, angles, local_angles, .. } = buffers;
         let branch = &branches[at];
-        if let Before::Norm(norm) = &branch.before {
-            input.values().clone_from(stream);
-            norm.apply(compute, input.values());
+        match &branch.before {
+            Before::Shared => {}
+            Before::Plain => input.values().clone_from(stream),
+            Before::Norm(norm) => {
+                input.values().clone_from(stream);
+                norm.apply(compute, input.values());
+            }
         }
         match &branch.body {
             Body::Attention(body) => {
@@ -141,18 +155,24 @@ impl Transformer {
             norm.apply(compute, update);
         }
         stream.iter_mut().zip(update).for_each(|(value, update)| *value += *update);
+        if let Some(norm) = &branch.closing {
+            norm.apply(compute, stream);
+        }
         Ok(())
     }
 
     /// Scores of the rows `wanted`.
     fn run_head(&mut self, wanted: &[usize], logits: &mut Logits) -> Result<(), Error> {
+        let head = self.head.as_ref().ok_or(Error::Unsupported { what: "score tokens" })?;
         let width = self.spec.width;
         let Buffers { stream, input, .. } = &mut self.buffers;
         let rows = input.values();
         rows.clear();
         wanted.iter().for_each(|row| rows.extend(&stream[row * width..(row + 1) * width]));
-        self.output_norm.apply(&self.compute, rows);
-        Linear::forward(&self.compute, input, &mut [(&self.head, &mut logits.values)])?; // [wanted, vocab]
+        if let Some(norm) = &self.output_norm {
+            norm.apply(&self.compute, rows);
+        }
+        Linear::forward(&self.compute, input, &mut [(head, &mut logits.values)])?; // [wanted, vocab]
         if let Some(cap) = self.spec.output_soft_cap {
             activation::cap_all(self.compute.cpu, &mut logits.values, cap);
         }

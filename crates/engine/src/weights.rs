@@ -35,9 +35,9 @@ impl<'a> Weights<'a> {
         self.file.header().tensor(name).is_some()
     }
 
-    /// How many dimensions the tensor has, if the file has it.
-    pub fn dimensions(&self, name: &str) -> Option<usize> {
-        self.file.header().tensor(name).map(|tensor| tensor.shape.len())
+    /// The shape of a tensor as ggml writes it, if the file has it.
+    pub fn shape(&self, name: &str) -> Option<&'a [u64]> {
+        self.file.header().tensor(name).map(|tensor| tensor.shape.as_slice())
     }
 
     /// A vector of floats, if the file has it.
@@ -59,9 +59,9 @@ impl<'a> Weights<'a> {
         Ok(Some(values))
     }
 
-    /// A vector that must be there.
-    pub fn expect_vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
-        self.vector(name, len)?.ok_or_else(|| missing(name))
+    /// A table or vector that must be there.
+    pub fn expect_floats(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
+        self.floats(name, shape)?.ok_or_else(|| missing(name))
     }
 
     /// A matrix of `rows` by `cols`, if the file has it.

@@ -58,7 +58,11 @@ const LETTERS: &[(&str, i32)] = &[("a", NORMAL), ("b", NORMAL), ("ab", NORMAL), 
 fn what_is_missing_or_wrong_is_named() {
     let cases: [(&'static str, Option<Value>, &str); 10] = [
         ("tokenizer.ggml.model", None, "it is missing"),
-        ("tokenizer.ggml.model", Some("bert".into()), "\"bert\" is not supported; supported: gpt2, llama"),
+        (
+            "tokenizer.ggml.model",
+            Some("rwkv".into()),
+            "\"rwkv\" is not supported; supported: gpt2, llama, bert",
+        ),
         ("tokenizer.ggml.model", Some(7u32.into()), "string"),
         ("tokenizer.ggml.pre", Some("gpt-9".into()), "\"gpt-9\" is not supported"),
         ("tokenizer.ggml.tokens", None, "it is missing"),
@@ -78,6 +82,33 @@ fn what_is_missing_or_wrong_is_named() {
         let error = refused(spm(LETTERS), ("tokenizer.ggml.scores", Some(scores.into())));
         assert!(error.contains("`tokenizer.ggml.scores`") && error.contains(problem), "{error}");
     }
+}
+
+#[test]
+fn wordpiece_stands_between_two_tokens_that_must_be_there() {
+    let tokens = [("[CLS]", CONTROL), ("[SEP]", CONTROL), ("[UNK]", CONTROL), ("▁a", NORMAL), ("b", NORMAL)];
+    let ids = [("bos", 0u32), ("seperator", 1), ("unknown", 2)];
+    let mut entries = bpe(&tokens);
+    entries.retain(|(key, _)| !key.ends_with(".model") && !key.ends_with(".merges"));
+    entries.push(("tokenizer.ggml.model", "bert".into()));
+    let text = Tokenizer::from_gguf(&file(entries.clone())).unwrap_err().to_string();
+    assert!(
+        text.contains("`tokenizer.ggml.bos_token_id`: it is missing, and there is no token 101"),
+        "{text}"
+    );
+    for (name, id) in ids {
+        entries.push((Box::leak(format!("tokenizer.ggml.{name}_token_id").into_boxed_str()), id.into()));
+    }
+    let tokenizer = load(entries.clone());
+    assert_eq!(tokenizer.encode("ab A[SEP] x", true, true), [0, 3, 4, 3, 1, 2, 1]);
+    assert_eq!(tokenizer.encode("ab[SEP]", false, false), [3, 4, 2, 2, 2]);
+    let text = refused(entries.clone(), ("tokenizer.ggml.seperator_token_id", Some(5u32.into())));
+    assert!(
+        text.contains("`tokenizer.ggml.seperator_token_id`: it must be one of the 5 tokens, got 5"),
+        "{text}"
+    );
+    let text = refused(entries, ("tokenizer.ggml.normalizer.lowercase", Some(1u32.into())));
+    assert!(text.contains("`tokenizer.ggml.normalizer.lowercase`"), "{text}");
 }
 
 #[test]
@@ -193,7 +224,7 @@ fn values() -> impl Strategy<Value = Value> {
         (-3i32..9).prop_map(Value::from),
         any::<bool>().prop_map(Value::from),
         any::<f32>().prop_map(Value::from),
-        "gpt2|llama|gpt-2|default|[ -~]{0,8}".prop_map(Value::from),
+        "gpt2|llama|bert|gpt-2|default|[ -~]{0,8}".prop_map(Value::from),
         proptest::collection::vec("[abĠ▁ <>|/s]{0,5}|</s>|<\\|end\\|>|<0x[0-9A-F]{2}>|\\PC{0,3}", 0..9)
             .prop_map(Value::from),
         proptest::collection::vec(any::<f32>(), 0..9).prop_map(Value::from),

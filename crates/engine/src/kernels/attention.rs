@@ -45,8 +45,10 @@ pub(crate) struct Job<'a> {
     pub heads: Heads,
     /// From the first page of the sequence on, as far as the last row sees.
     pub pages: &'a [PageView<'a>],
-    /// The position of the first row; the others follow.
+    /// The last position that the first row sees, which is its own unless it sees ahead.
     pub first: usize,
+    /// How many positions more each row sees than the one before: 1, or 0 where all see the same.
+    pub advance: usize,
     /// Of each row, its queries at this head: [group, key_dim].
     pub queries: &'a [&'a [f32]],
     /// Of each row, where the result goes: [group, value_dim].
@@ -70,7 +72,7 @@ tiered! {
 
 #[inline(always)]
 fn body(job: Job<'_>) {
-    let Job { heads, pages, first, queries, out, scratch } = job;
+    let Job { heads, pages, first, advance, queries, out, scratch } = job;
     let Scratch { keys, values, softmax } = scratch;
     let group = heads.group();
     keys.resize(PAGE_TOKENS * heads.key_dim, 0.0);
@@ -83,7 +85,7 @@ fn body(job: Job<'_>) {
         page.keys.convert_to_f32_slice(keys);
         page.values.convert_to_f32_slice(values);
         for (row, (queries, out)) in queries.iter().zip(out.iter_mut()).enumerate() {
-            let visible = heads.visible(first + row);
+            let visible = heads.visible(first + row * advance);
             let here = visible.start.max(start)..visible.end.min(start + PAGE_TOKENS);
             if here.is_empty() {
                 continue;
@@ -201,7 +203,10 @@ mod tests {
         let mut out = vec![vec![7.0; heads.group() * heads.value_dim]; queries.len()];
         let mut parts: Vec<&mut [f32]> = out.iter_mut().map(Vec::as_mut_slice).collect();
         let scratch = &mut Scratch::default();
-        attend(cpu, Job { heads, pages: &pages, first, queries: &queries, out: &mut parts, scratch });
+        attend(
+            cpu,
+            Job { heads, pages: &pages, first, advance: 1, queries: &queries, out: &mut parts, scratch },
+        );
         out
     }
 

@@ -7,12 +7,15 @@ use crate::{Error, kernels::activation::Activation, kernels::rope::Pairing};
 pub(crate) struct Arch {
     /// `general.architecture`, and the prefix of the metadata keys.
     pub name: &'static str,
-    pub pairing: Pairing,
+    /// How positions turn heads; `None` = they do not, and are rows of a table that are added to those of the tokens.
+    pub pairing: Option<Pairing>,
     pub activation: Activation,
     /// Whether a feed-forward body multiplies by a second map.
     pub is_gated: bool,
     pub norm: NormKind,
     pub layout: Layout,
+    /// An embedder has no language head.
+    pub has_head: bool,
     /// What a mixture of experts is like; `None` = there is none.
     pub experts: Option<ExpertsRow>,
     /// Token rows are multiplied by the square root of the width.
@@ -39,6 +42,8 @@ pub(crate) enum Layout {
     /// The same; but in a block without a norm before its feed-forward branch, that one takes in what attention
     /// takes in: the two are parallel.
     BeforeOrShared,
+    /// After each branch, of the stream that it has added to; the embedding has one, too.
+    After,
 }
 
 /// What no key says about experts.
@@ -63,20 +68,31 @@ pub(crate) struct WindowRow {
 
 const LLAMA: Arch = Arch {
     name: "llama",
-    pairing: Pairing::Neighbours,
+    pairing: Some(Pairing::Neighbours),
     activation: Activation::Silu,
     is_gated: true,
     norm: NormKind::RootMeanSquare,
     layout: Layout::Before,
+    has_head: true,
     experts: Some(ExpertsRow { is_normalised: true, is_optional: true }),
     scaled_embedding: false,
     window: None,
     soft_caps: None,
     wide_head_blocks: None,
 };
-const QWEN: Arch = Arch { name: "qwen2", pairing: Pairing::Halves, experts: None, ..LLAMA };
+const QWEN: Arch = Arch { name: "qwen2", pairing: Some(Pairing::Halves), experts: None, ..LLAMA };
 const STABLELM: Arch =
     Arch { name: "stablelm", norm: NormKind::Layer, layout: Layout::BeforeOrShared, ..QWEN };
+const BERT: Arch = Arch {
+    name: "bert",
+    pairing: None,
+    activation: Activation::ExactGelu,
+    is_gated: false,
+    norm: NormKind::Layer,
+    layout: Layout::After,
+    has_head: false,
+    ..QWEN
+};
 const GEMMA: Arch = Arch { name: "gemma", activation: Activation::Gelu, scaled_embedding: true, ..QWEN };
 
 pub(crate) const TABLE: &[Arch] = &[
@@ -89,6 +105,14 @@ pub(crate) const TABLE: &[Arch] = &[
     Arch { name: "phi3", ..QWEN },
     Arch { name: "phi2", activation: Activation::Gelu, is_gated: false, ..STABLELM },
     STABLELM,
+    BERT,
+    Arch {
+        name: "nomic-bert",
+        pairing: Some(Pairing::Halves),
+        activation: Activation::Silu,
+        is_gated: true,
+        ..BERT
+    },
     GEMMA,
     Arch {
         name: "gemma2",
@@ -135,7 +159,7 @@ mod tests {
         let text = row("mamba").unwrap_err().to_string();
         assert_eq!(
             text,
-            "unsupported architecture \"mamba\"; supported: llama, qwen2, qwen3, qwen2moe, qwen3moe, phi3, phi2, stablelm, gemma, gemma2, gemma3"
+            "unsupported architecture \"mamba\"; supported: llama, qwen2, qwen3, qwen2moe, qwen3moe, phi3, phi2, stablelm, bert, nomic-bert, gemma, gemma2, gemma3"
         );
     }
 }

@@ -25,6 +25,10 @@ impl<'a> Keys<'a> {
         Ok(self.gguf.metadata.u64(&self.full(key))?)
     }
 
+    pub fn flag(self, key: &str) -> Result<Option<bool>, Error> {
+        Ok(self.gguf.metadata.bool(&self.full(key))?)
+    }
+
     /// A count within 1..=`bound`, if it is there.
     pub fn optional_count(self, key: &str, bound: usize) -> Result<Option<usize>, Error> {
         let Some(value) = self.number(key)? else { return Ok(None) };

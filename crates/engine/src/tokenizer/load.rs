@@ -10,6 +10,7 @@ use super::pretokenizer::Pretokenizer;
 use super::special::{Defaults, Finder, Special};
 use super::spm::{self, Spm};
 use super::vocab::{Kind, Vocab};
+use super::wordpiece::WordPiece;
 use super::{Encoder, Tokenizer};
 use crate::Error;
 
@@ -18,13 +19,16 @@ const TOKENS: &str = "tokenizer.ggml.tokens";
 const TYPES: &str = "tokenizer.ggml.token_type";
 const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
+/// The first files spelled it so, and all later ones.
+const SEPARATOR: &str = "tokenizer.ggml.seperator_token_id";
 
 pub(super) fn load(metadata: &Metadata) -> Result<Tokenizer, Error> {
     let model = metadata.str(MODEL)?.ok_or_else(|| missing(MODEL))?;
     match model {
         "gpt2" => load_bpe(metadata),
         "llama" => load_spm(metadata),
-        other => Err(invalid(MODEL, format!("{other:?} is not supported; supported: gpt2, llama"))),
+        "bert" => load_wordpiece(metadata),
+        other => Err(invalid(MODEL, format!("{other:?} is not supported; supported: gpt2, llama, bert"))),
     }
 }
 
@@ -61,6 +65,27 @@ fn load_spm(metadata: &Metadata) -> Result<Tokenizer, Error> {
     let vocab = tokens.vocab(|text, kind| (spm::piece(text, kind), key(text)));
     let scores = scores(metadata, vocab.len())?;
     let encoder = Encoder::Spm(Box::new(Spm::new(&vocab, &scores, special.unknown)));
+    assemble(metadata, vocab, encoder, special)
+}
+
+/// A text always stands between the token that begins a sequence and the one that separates two of them.
+fn load_wordpiece(metadata: &Metadata) -> Result<Tokenizer, Error> {
+    let mut tokens = Tokens::read(metadata)?;
+    let defaults =
+        Defaults { bos: Some(101), eos: None, unknown: Some(100), add_bos: false, add_space_prefix: true };
+    let special = tokens.special(metadata, defaults)?;
+    let (first, last) = ("tokenizer.ggml.bos_token_id", metadata.u64(SEPARATOR)?.unwrap_or(102));
+    let bos =
+        special.bos.ok_or_else(|| invalid(first, "it is missing, and there is no token 101".to_owned()))?;
+    let eos =
+        u32::try_from(last).ok().filter(|&last| (last as usize) < tokens.texts.len()).ok_or_else(|| {
+            invalid(SEPARATOR, format!("it must be one of the {} tokens, got {last}", tokens.texts.len()))
+        })?;
+    let special = Special { bos: Some(bos), eos: Some(eos), add_bos: true, add_eos: true, ..special };
+    let vocab = tokens.vocab(|text, kind| (spm::piece(text, kind), Some(text.to_vec())));
+    let lowercase = metadata.bool("tokenizer.ggml.normalizer.lowercase")?.unwrap_or(true);
+    let strips_accents = metadata.bool("tokenizer.ggml.normalizer.strip_accents")?.unwrap_or(lowercase);
+    let encoder = Encoder::WordPiece(WordPiece::new(&vocab, special.unknown, lowercase, strips_accents));
     assemble(metadata, vocab, encoder, special)
 }
 

@@ -20,7 +20,10 @@ const TILE: usize = 16;
 
 pub(super) struct Attention {
     pub heads: Heads,
-    pub pairing: Pairing,
+    /// `None` = heads are not turned.
+    pub pairing: Option<Pairing>,
+    /// Whether a row sees only what is before it in its span, or all of the span.
+    pub is_causal: bool,
     pub query: Linear,
     pub key: Linear,
     pub value: Linear,
@@ -64,7 +67,9 @@ impl Attention {
             if let Some(norm) = norm {
                 norm.apply_here(compute.cpu, rows);
             }
-            angles.turn(self.pairing, rows, key_dim);
+            if let Some(pairing) = self.pairing {
+                angles.turn(pairing, rows, key_dim);
+            }
         }
         for span in &batch.spans {
             for row in span.rows.clone() {
@@ -87,8 +92,11 @@ impl Attention {
             let mut scratch = Scratch::default();
             for item in &items[range] {
                 let span = &batch.spans[item.span];
-                let first = batch.positions[item.rows.start] as usize;
-                let seen = first + item.rows.len();
+                let (first, advance) = match self.is_causal {
+                    true => (batch.positions[item.rows.start] as usize, 1),
+                    false => (batch.positions[span.rows.end - 1] as usize, 0),
+                };
+                let seen = first + (item.rows.len() - 1) * advance + 1;
                 let pages = &span.pages[..crate::pages::pages_for(seen)];
                 let pages: Vec<PageView<'_>> = cache.view(block, item.head, pages).collect();
                 let part = |row: usize, dim: usize| {
@@ -106,7 +114,7 @@ impl Attention {
                 let (heads, out) = (self.heads, out.as_mut_slice());
                 attention::attend(
                     compute.cpu,
-                    Job { heads, pages: &pages, first, queries: &queries, out, scratch },
+                    Job { heads, pages: &pages, first, advance, queries: &queries, out, scratch },
                 );
             }
         });

@@ -1,13 +1,15 @@
 //! From tensors to branches. What a file does not have is `None`; what it has and nobody takes is an error.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, sync::Arc};
 
+use candle_core::quantized::QTensor;
 use gguf::File;
 
 use super::{
     Before, Body, Branch, Transformer,
     attention::Attention,
     cache::Cache,
+    entry::Entry,
     experts::{self, SharedExpert},
     feed_forward::FeedForward,
     norm::Norm,
@@ -38,19 +40,24 @@ impl Transformer {
     ) -> Result<Transformer, Error> {
         let mut weights = Weights::new(file, progress);
         let embedding = weights.expect_matrix("token_embd.weight", spec.vocab_size, spec.width)?;
+        let entry = Entry::load(&mut weights, &spec)?;
         let mut branches = Vec::new();
         for block in 0..spec.blocks {
             branches.push(attention_branch(&mut weights, &spec, block)?);
             branches.push(feed_forward_branch(&mut weights, &spec, block)?);
         }
-        let output_norm = Norm::expect(&mut weights, &spec, "output_norm", spec.width)?;
-        let head = weights.matrix("output.weight", spec.vocab_size, spec.width)?;
-        let head = head.unwrap_or_else(|| embedding.clone());
-        let head_bias = weights.vector("output.bias", spec.vocab_size)?;
+        let output_norm = match spec.layout {
+            Layout::After => None,
+            Layout::Before | Layout::BeforeOrShared => {
+                Some(Norm::expect(&mut weights, &spec, "output_norm", spec.width)?)
+            }
+        };
+        let head = spec.has_head.then(|| head(&mut weights, &spec, &embedding)).transpose()?;
         let factors = rope_factors(&mut weights, &spec, setup.context_length)?;
         weights.finish()?;
         Ok(Transformer {
-            head: Linear::new(head, 0, spec.vocab_size, head_bias),
+            head,
+            entry,
             frequencies: spec.rope.frequencies(factors.as_deref()),
             local_frequencies: spec.local_rope.as_ref().map(|rope| rope.frequencies(None)),
             cache: Cache::new(spec.heads, spec.blocks, setup.pages),
@@ -62,6 +69,13 @@ impl Transformer {
             spec,
         })
     }
+}
+
+/// A file without one has it tied to the embedding.
+fn head(weights: &mut Weights<'_>, spec: &Spec, embedding: &Arc<QTensor>) -> Result<Linear, Error> {
+    let weight = weights.matrix("output.weight", spec.vocab_size, spec.width)?;
+    let bias = weights.vector("output.bias", spec.vocab_size)?;
+    Ok(Linear::new(weight.unwrap_or_else(|| embedding.clone()), 0, spec.vocab_size, bias))
 }
 
 fn attention_branch(weights: &mut Weights<'_>, spec: &Spec, block: usize) -> Result<Branch, Error> {
@@ -85,6 +99,7 @@ fn attention_branch(weights: &mut Weights<'_>, spec: &Spec, block: usize) -> Res
     let body = Body::Attention(Attention {
         heads,
         pairing: spec.pairing,
+        is_causal: spec.is_causal,
         query,
         key,
         value,
@@ -94,9 +109,10 @@ fn attention_branch(weights: &mut Weights<'_>, spec: &Spec, block: usize) -> Res
     });
     Ok(Branch {
         block,
-        before: Before::Norm(Norm::expect(weights, spec, &name("attn_norm"), spec.width)?),
+        before: before(weights, spec, &name("attn_norm"))?,
         body,
         after: Norm::optional(weights, spec, &name("post_attention_norm"), spec.width)?,
+        closing: closing(weights, spec, &name("attn_output_norm"))?,
     })
 }
 
@@ -107,18 +123,30 @@ fn feed_forward_branch(weights: &mut Weights<'_>, spec: &Spec, block: usize) -> 
         None => Body::FeedForward(dense(weights, spec, block)?),
     };
     let norm = name("ffn_norm");
-    let before = match spec.layout {
-        Layout::BeforeOrShared if !weights.has(&format!("{norm}.weight")) => Before::Shared,
-        Layout::Before | Layout::BeforeOrShared => {
-            Before::Norm(Norm::expect(weights, spec, &norm, spec.width)?)
-        }
-    };
+    let is_shared = spec.layout == Layout::BeforeOrShared && !weights.has(&format!("{norm}.weight"));
     Ok(Branch {
         block,
-        before,
+        before: if is_shared { Before::Shared } else { before(weights, spec, &norm)? },
         body,
         after: Norm::optional(weights, spec, &name("post_ffw_norm"), spec.width)?,
+        closing: closing(weights, spec, &name("layer_output_norm"))?,
     })
+}
+
+fn before(weights: &mut Weights<'_>, spec: &Spec, name: &str) -> Result<Before, Error> {
+    match spec.layout {
+        Layout::After => Ok(Before::Plain),
+        Layout::Before | Layout::BeforeOrShared => {
+            Norm::expect(weights, spec, name, spec.width).map(Before::Norm)
+        }
+    }
+}
+
+fn closing(weights: &mut Weights<'_>, spec: &Spec, name: &str) -> Result<Option<Norm>, Error> {
+    match spec.layout {
+        Layout::After => Norm::expect(weights, spec, name, spec.width).map(Some),
+        Layout::Before | Layout::BeforeOrShared => Ok(None),
+    }
 }
 
 fn dense(weights: &mut Weights<'_>, spec: &Spec, block: usize) -> Result<FeedForward, Error> {

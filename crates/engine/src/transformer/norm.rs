@@ -36,7 +36,7 @@ impl Norm {
 
     /// The same, but it must be there.
     pub fn expect(weights: &mut Weights<'_>, spec: &Spec, name: &str, dim: usize) -> Result<Norm, Error> {
-        let weight = weights.expect_vector(&format!("{name}.weight"), dim)?;
+        let weight = weights.expect_floats(&format!("{name}.weight"), &[dim])?;
         Norm::with_bias(weights, spec, name, weight, dim)
     }
 
@@ -48,7 +48,7 @@ impl Norm {
         (heads, dim): (usize, usize),
     ) -> Result<Option<Norm>, Error> {
         let tensor = format!("{name}.weight");
-        if weights.dimensions(&tensor) != Some(2) {
+        if weights.shape(&tensor).is_none_or(|shape| shape.len() == 1) {
             return Norm::optional(weights, spec, name, dim);
         }
         let Some(weight) = weights.floats(&tensor, &[dim, heads])? else { return Ok(None) };

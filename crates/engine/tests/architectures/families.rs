@@ -1,8 +1,10 @@
-//! What files of one family can get wrong: refusals that name the key or the tensor.
+//! What files of one family can get wrong, and what is refused of them: the key or the tensor is named.
 
-use gguf::Value;
+use candle_core::quantized::GgmlDType;
+use engine::{Engine, Error};
+use gguf::{Gguf, Value};
 
-use crate::engines::{load, options};
+use crate::engines::{greedy, load, options};
 use crate::refusals::{changed, refused};
 use crate::runs::named;
 use crate::synthetic::tokens;
@@ -10,6 +12,21 @@ use crate::synthetic::tokens;
 /// What a model says when `key` has another value, or none.
 fn with_key(model: &str, key: &str, value: Option<Value>) -> String {
     refused(&changed(&named(model), &[(key, value)], |_, _| true))
+}
+
+/// What a model says when it lacks the tensor `name`.
+fn without(model: &str, name: &str) -> String {
+    refused(&changed(&named(model), &[], |tensor, _| tensor.name != name))
+}
+
+/// The file of a model with one value of the tensor `name` replaced.
+fn poisoned(model: &str, name: &str, value: f32) -> Vec<u8> {
+    changed(&named(model), &[], |tensor, data| {
+        if tensor.name == name {
+            data[40..44].copy_from_slice(&value.to_le_bytes());
+        }
+        true
+    })
 }
 
 #[test]
@@ -48,9 +65,6 @@ fn counts_of_experts_that_lie_are_named() {
 
 #[test]
 fn tensors_of_experts_that_are_missing_or_misshapen_are_named() {
-    let without = |model: &str, name: &'static str| {
-        refused(&changed(&named(model), &[], |tensor, _| tensor.name != name))
-    };
     for (model, name) in [
         ("llama-experts", "blk.1.ffn_gate_inp.weight"),
         ("llama-experts", "blk.0.ffn_down_exps.weight"),
@@ -66,30 +80,16 @@ fn tensors_of_experts_that_are_missing_or_misshapen_are_named() {
 
 #[test]
 fn a_router_of_nan_breaks_its_block_and_nothing_else() {
-    let model = named("qwen3moe");
-    let broken = changed(&model, &[], |tensor, data| {
-        if tensor.name == "blk.1.ffn_gate_inp.weight" {
-            data[40..44].copy_from_slice(&f32::NAN.to_le_bytes());
-        }
-        true
-    });
+    let broken = poisoned("qwen3moe", "blk.1.ffn_gate_inp.weight", f32::NAN);
     let error = load(&broken, options(1, 16)).unwrap().logits(&tokens(5)).unwrap_err().to_string();
     assert!(error.starts_with("what block 1 (`blk.1`) computed is not a finite number"), "{error}");
 }
 
 #[test]
 fn norms_that_take_the_mean_away_are_checked_like_any_other() {
-    let without = |model: &str, name: &'static str| {
-        refused(&changed(&named(model), &[], |tensor, _| tensor.name != name))
-    };
     assert_eq!(without("phi2", "blk.1.attn_norm.weight"), "tensor `blk.1.attn_norm.weight` is missing");
     assert_eq!(without("stablelm", "output_norm.weight"), "tensor `output_norm.weight` is missing");
-    let broken = changed(&named("phi2"), &[], |tensor, data| {
-        if tensor.name == "output_norm.bias" {
-            data[..4].copy_from_slice(&f32::INFINITY.to_le_bytes());
-        }
-        true
-    });
+    let broken = poisoned("phi2", "output_norm.bias", f32::INFINITY);
     assert!(refused(&broken).starts_with("tensor `output_norm.bias` is not a finite number"));
     let text = with_key("phi2", "phi2.attention.layer_norm_epsilon", Some((-1f32).into()));
     assert!(text.contains("`phi2.attention.layer_norm_epsilon`: must be a finite number above 0, got -1"));
@@ -102,4 +102,64 @@ fn norms_that_take_the_mean_away_are_checked_like_any_other() {
         true
     });
     assert!(refused(&renamed).starts_with("tensor `blk.0.attn_norm.bias` is unknown in architecture"));
+}
+
+#[test]
+fn what_an_embedder_lacks_is_named() {
+    for name in [
+        "position_embd.weight",
+        "token_embd_norm.weight",
+        "blk.0.attn_output_norm.weight",
+        "blk.1.layer_output_norm.weight",
+        "blk.1.ffn_up.weight",
+    ] {
+        assert_eq!(without("bert", name), format!("tensor `{name}` is missing"));
+    }
+    let text = with_key("bert", "bert.context_length", Some(80u32.into()));
+    assert_eq!(text, "tensor `position_embd.weight` must have shape [64, 80], got [64, 64]");
+    let text = with_key("bert", "bert.pooling_type", Some(4u32.into()));
+    assert!(text.contains("`bert.pooling_type`: must be between 0 and 3, got 4"), "{text}");
+    let text = with_key("bert", "bert.attention.causal", Some(1u32.into()));
+    assert!(text.contains("`bert.attention.causal`"), "{text}");
+    let text = with_key("gemma3", "gemma3.attention.causal", Some(false.into()));
+    assert!(
+        text.contains("`gemma3.attention.causal`: must be true in a model with sliding windows"),
+        "{text}"
+    );
+    for name in ["token_types.weight", "position_embd.weight", "token_embd_norm.bias"] {
+        let text = refused(&poisoned("bert", name, f32::NAN));
+        assert!(text.starts_with(&format!("tensor `{name}` is not a finite number")), "{text}");
+    }
+}
+
+#[test]
+fn an_embedder_makes_vectors_of_what_it_can_see_at_once_and_nothing_else() {
+    for name in ["bert", "nomic-bert", "qwen3-last"] {
+        let mut engine = load(&named(name).bytes(GgmlDType::F32), options(2, 16)).unwrap();
+        let error = engine.admit(greedy(1, tokens(5), 5)).unwrap_err();
+        assert_eq!(error.to_string(), "this model cannot generate text, it makes embeddings");
+        assert!(engine.is_idle() && engine.embed(&[tokens(64)]).is_ok());
+        let error = Error::PromptTooLong { tokens: 65, context_length: 64 };
+        assert_eq!(engine.embed(&[tokens(65)]), Err(error));
+    }
+    let mut bert = load(&named("bert").bytes(GgmlDType::F32), options(1, 16)).unwrap();
+    assert_eq!(bert.logits(&tokens(3)), Err(Error::Unsupported { what: "score tokens" }));
+}
+
+#[test]
+fn an_embedder_of_nan_names_the_block() {
+    let broken = poisoned("nomic-bert", "blk.1.ffn_gate.weight", f32::NAN);
+    let error = load(&broken, options(1, 16)).unwrap().embed(&[tokens(5)]).unwrap_err().to_string();
+    assert!(error.starts_with("what block 1 (`blk.1`) computed is not a finite number"), "{error}");
+}
+
+#[test]
+fn the_memory_of_an_embedder_is_for_inputs_as_long_as_its_context() {
+    let estimate = |name: &str, chunk| {
+        let bytes = named(name).bytes(GgmlDType::F32);
+        engine::estimate(&Gguf::parse(&bytes).unwrap(), &options(1, chunk)).unwrap().scratch_bytes
+    };
+    assert_eq!(estimate("bert", 1), estimate("bert", 64));
+    assert!(estimate("llama", 1) < estimate("llama", 64));
+    assert!(estimate("llama-experts", 64) > estimate("llama", 64));
 }

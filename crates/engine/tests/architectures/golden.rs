@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use candle_core::quantized::GgmlDType;
 use serde::Deserialize;
 
+use engine::Engine;
+
 use crate::engines::{load, options};
-use crate::synthetic::{models, tokens};
+use crate::synthetic::{embedders, models, tokens};
 
 /// Logits go to ±8 here. The weights are F32 on both sides, so what is left is the half-precision cache, and that
 /// llama.cpp also rounds queries and attention weights to half precision.
@@ -19,6 +21,30 @@ struct Golden {
     positions: Vec<usize>,
     models: BTreeMap<String, Vec<Vec<f32>>>,
     best: BTreeMap<String, Vec<usize>>,
+    counts: Vec<usize>,
+    embeddings: BTreeMap<String, Vec<Vec<f32>>>,
+}
+
+/// Rows are normalised to values around one. llama.cpp keeps no cache here, and looks its GELU up in half precision.
+const EMBEDDING_TOLERANCE: f32 = 0.005;
+
+#[test]
+fn every_embedder_computes_what_llama_cpp_computes() {
+    let golden: Golden = serde_json::from_str(include_str!("golden.json")).unwrap();
+    let models = embedders();
+    assert_eq!(models.len(), golden.embeddings.len());
+    let inputs: Vec<Vec<u32>> = golden.counts.iter().map(|&count| tokens(count)).collect();
+    let mut worst = Vec::new();
+    for model in models {
+        let mut engine = load(&model.bytes(GgmlDType::F32), options(1, 16)).unwrap();
+        let found = engine.embed(&inputs).unwrap();
+        let pairs = found.iter().flatten().zip(golden.embeddings[model.name].iter().flatten());
+        assert_eq!(pairs.clone().count(), 64 * golden.counts.len());
+        let furthest = pairs.map(|(found, expected)| (found - expected).abs()).fold(0.0, f32::max);
+        worst.push((model.name, furthest));
+    }
+    println!("largest differences: {worst:?}");
+    assert!(worst.iter().all(|(_, furthest)| *furthest <= EMBEDDING_TOLERANCE), "{worst:?}");
 }
 
 #[test]

@@ -6,7 +6,8 @@
     python make_golden.py FOLDER
 
 Per model, after `tokens` run as one batch on the CPU with flash attention off and an f16 KV cache: in `models` for each of
-`positions` the logits of every 12th token, and in `best` for every position the token with the highest logit. The weights are F32, so nothing is quantized on the way and another
+`positions` the logits of every 12th token, and in `best` for every position the token with the highest logit.
+In `embeddings` for each of the embedders the pooled row of the first tokens, as many as each of `counts`. The weights are F32, so nothing is quantized on the way and another
 engine must agree to the rounding of the cache.
 """
 
@@ -21,35 +22,55 @@ import numpy as np
 HERE = pathlib.Path(__file__).parent
 VOCAB, LENGTH, STRIDE = 288, 48, 12
 POSITIONS = [0, 7, 20, 47]
+WIDTH, COUNTS = 64, [1, 20, 48]
+EMBEDDERS = ["bert", "bert-cls", "nomic-bert", "qwen3-last"]
 TOKENS = [3 + (at * 37 + at * at * 5 + 11) % (VOCAB - 3) for at in range(LENGTH)]
 
 # llama.cpp reads these keys for a few architectures only, so it is told.
 TOLD = {"llama-yarn": {"yarn_beta_fast": 4.0, "yarn_beta_slow": 0.5}}
 
 
-def logits(path):
+def run(path, tokens, embeds):
+    """The context after `tokens`."""
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = 64
+    params.embeddings = embeds
     params.n_threads = params.n_threads_batch = 1
     params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
     for name, value in TOLD.get(path.stem, {}).items():
         setattr(params, name, value)
     context = llama_cpp.llama_init_from_model(model, params)
-    batch = llama_cpp.llama_batch_init(LENGTH, 0, 1)
-    batch.n_tokens = LENGTH
-    for at, token in enumerate(TOKENS):
+    batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
+    batch.n_tokens = len(tokens)
+    for at, token in enumerate(tokens):
         batch.token[at], batch.pos[at], batch.n_seq_id[at], batch.logits[at] = token, at, 1, True
         batch.seq_id[at][0] = 0
     if llama_cpp.llama_decode(context, batch) != 0:
         sys.exit(f"llama_decode failed for {path}")
+    return context
+
+
+def logits(path):
+    context = run(path, TOKENS, False)
     rows = ctypes.cast(llama_cpp.llama_get_logits(context), ctypes.POINTER(ctypes.c_float * (VOCAB * LENGTH)))
     return np.array(rows.contents, dtype=np.float32).reshape(LENGTH, VOCAB)
 
 
+def embeddings(path):
+    rows = []
+    for count in COUNTS:
+        found = llama_cpp.llama_get_embeddings_seq(run(path, TOKENS[:count], True), 0)
+        rows.append([round(found[at], 5) for at in range(WIDTH)])
+    return rows
+
+
 def main(folder):
-    golden = {"stride": STRIDE, "tokens": TOKENS, "positions": POSITIONS, "best": {}, "models": {}}
+    golden = {"stride": STRIDE, "tokens": TOKENS, "positions": POSITIONS, "counts": COUNTS, "embeddings": {}, "best": {}, "models": {}}
     for path in sorted(pathlib.Path(folder).glob("*.gguf")):
+        if path.stem in EMBEDDERS:
+            golden["embeddings"][path.stem] = embeddings(path)
+            continue
         rows = logits(path)
         golden["best"][path.stem] = rows.argmax(axis=1).tolist()
         golden["models"][path.stem] = [[round(float(value), 4) for value in row] for row in rows[POSITIONS, ::STRIDE]]

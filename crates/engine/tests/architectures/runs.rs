@@ -5,7 +5,7 @@ use candle_core::quantized::GgmlDType as Kind;
 use engine::{Engine, LoadOptions, Sampling, Sequence, Tier};
 
 use crate::engines::{drain, greedy, load, options};
-use crate::synthetic::{Model, models, tokens};
+use crate::synthetic::{Model, embedders, models, tokens};
 
 const KINDS: [Kind; 13] = [
     Kind::F32,
@@ -24,7 +24,7 @@ const KINDS: [Kind; 13] = [
 ];
 
 pub fn named(name: &str) -> Model {
-    models().into_iter().find(|model| model.name == name).expect("a model of that name")
+    models().into_iter().chain(embedders()).find(|model| model.name == name).expect("a model of that name")
 }
 
 #[test]
@@ -140,6 +140,42 @@ fn embeddings_are_the_mean_of_the_final_rows_and_need_no_slot() {
     let square = |row: &[f32]| row.iter().map(|value| value * value).sum::<f32>() / row.len() as f32;
     assert!((0.7..1.5).contains(&square(&rows[1])) && square(&rows[0]) < square(&rows[1]));
     assert_eq!(drain(&mut engine)[&1].len(), 3);
+}
+
+#[test]
+fn embedders_give_the_same_bits_on_every_tier_and_number_of_threads() {
+    let inputs = [tokens(33), tokens(1), tokens(64)];
+    for model in embedders() {
+        let bytes = model.bytes(Kind::Q8_0);
+        let on = |tier, threads| {
+            let options = LoadOptions { tier: Some(tier), threads, ..options(1, 7) };
+            load(&bytes, options).unwrap().embed(&inputs).unwrap()
+        };
+        let scalar = on(Tier::Scalar, 1);
+        assert!(scalar.iter().flatten().all(|value| value.is_finite()));
+        for tier in Tier::ALL.into_iter().filter(|tier| tier.is_available()) {
+            assert!(on(tier, 3) == scalar, "{} on {tier:?}", model.name);
+        }
+    }
+}
+
+#[test]
+fn every_row_of_an_embedder_sees_the_whole_input() {
+    let mut engine = load(&named("bert-cls").bytes(Kind::F32), options(1, 7)).unwrap();
+    let mut other = tokens(40);
+    other[39] += 1;
+    let rows = engine.embed(&[tokens(40), other]).unwrap();
+    assert!(rows[0] != rows[1], "the first row has seen the last token");
+}
+
+#[test]
+fn a_model_that_sees_ahead_makes_embeddings() {
+    let mut model = named("llama");
+    model.keys.push(("attention.causal", false.into()));
+    let mut engine = load(&model.bytes(Kind::F32), options(1, 7)).unwrap();
+    assert_eq!(engine.info().pooling, Some(engine::Pooling::Mean));
+    let causal = load(&named("llama").bytes(Kind::F32), options(1, 7)).unwrap().embed(&[tokens(9)]).unwrap();
+    assert!(engine.embed(&[tokens(9)]).unwrap() != causal);
 }
 
 #[test]

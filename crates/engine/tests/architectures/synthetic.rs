@@ -13,7 +13,7 @@ mod tensors;
 #[path = "synthetic/vocabulary.rs"]
 mod vocabulary;
 
-pub use rows::models;
+pub use rows::{embedders, models};
 
 pub const VOCAB: usize = 288;
 pub const CONTEXT: u32 = 64;
@@ -39,10 +39,16 @@ pub enum Part {
     Parallel,
     /// No gate in the feed-forward body.
     Ungated,
-    /// Of every map but the gate.
+    /// Of the maps out of attention, and into and out of the feed-forward body.
     Biases,
+    FusedBias,
+    OutputBias,
     /// A query and key norm for each head.
     HeadNorms,
+    /// The norms of an embedder.
+    NormsAfter,
+    Positions,
+    TokenTypes,
 }
 
 /// A model in a few words.
@@ -81,12 +87,17 @@ impl Model {
         let mut writer = Writer::new();
         self.write_keys(&mut writer);
         vocabulary::write(&mut writer);
+        if self.has(Part::TokenTypes) {
+            writer.metadata("tokenizer.ggml.token_type_count", 2u32).expect("keys are unique");
+        }
         let mut random = Random(
             self.name.bytes().fold(7u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into())),
         );
         for (name, shape) in tensors::of(self) {
             let values = random.values(&name, &shape);
-            let (kind, data) = encode(&values, &shape, kind);
+            // Nobody quantizes these two tables.
+            let is_plain = name.starts_with("token_types") || name.starts_with("position_embd");
+            let (kind, data) = encode(&values, &shape, if is_plain { GgmlDType::F32 } else { kind });
             writer.tensor(name, &shape, kind, data).expect("shape and bytes agree");
         }
         writer
@@ -164,7 +175,7 @@ impl Random {
             _ if name.starts_with("rope_") => (2.5, 1.5),
             _ if name.ends_with("norm.weight") => (1.0, 0.3),
             [_] => (0.0, 0.4),
-            _ if name.starts_with("token_embd") => (0.0, 0.8),
+            _ if name.starts_with("token_") || name.starts_with("position_") => (0.0, 0.8),
             [cols, ..] => (0.0, 2.5 / (*cols as f32).sqrt()),
             [] => (0.0, 1.0),
         };

@@ -7,6 +7,9 @@ use serde::de::DeserializeOwned;
 pub const SMOLLM2: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 pub const GEMMA3: &str = "gemma-3-270m-q4_k_m.gguf";
 
+/// An embedder; see `.ci/bert_to_gguf.py`.
+pub const MINILM: &str = "all-MiniLM-L6-v2.f32.gguf";
+
 /// A real model, from the folder named by `CARAVAN_TEST_MODELS`.
 pub fn model(name: &str) -> gguf::File {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/models");

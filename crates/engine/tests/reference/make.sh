@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
-# Makes the vectors in this folder and in ../architectures anew: make.sh SMOLLM2.gguf GEMMA3.gguf
+# Makes the vectors in this folder and in ../architectures anew: make.sh SMOLLM2.gguf GEMMA3.gguf MINILM.gguf
 set -euo pipefail
 
-[[ $# == 2 ]] || { printf 'usage: make.sh SMOLLM2.gguf GEMMA3.gguf\n' >&2; exit 64; }
+[[ $# == 3 ]] || { printf 'usage: make.sh SMOLLM2.gguf GEMMA3.gguf MINILM.gguf\n' >&2; exit 64; }
 here=$(cd "$(dirname "$0")" && pwd)
 venv=$here/../../../../target/reference-venv
 # llama-cpp-python comes as source: this compiles llama.cpp, which is what takes its time.
 [[ -x $venv/bin/python ]] || python3 -m venv "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check llama-cpp-python==0.3.36 gguf==0.19.0
-for script in make_tokens make_samplers make_reference; do
+printf 'reference: make_tokens\n'
+"$venv/bin/python" "$here/make_tokens.py" "smollm2=$1" "gemma3=$2" "minilm=$3"
+printf 'reference: make_embeddings\n'
+"$venv/bin/python" "$here/make_embeddings.py" "$3"
+for script in make_samplers make_reference; do
   printf 'reference: %s\n' "$script"
   "$venv/bin/python" "$here/$script.py" "smollm2=$1" "gemma3=$2"
 done

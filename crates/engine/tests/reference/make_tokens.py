@@ -129,13 +129,19 @@ def pieces_hash(vocabulary):
     return f"{value:016x}"
 
 
+def last(vocab):
+    """The token that is added behind a text."""
+    is_wordpiece = llama_cpp.llama_vocab_type(vocab) == llama_cpp.LLAMA_VOCAB_TYPE_WPM
+    return llama_cpp.llama_vocab_sep(vocab) if is_wordpiece else llama_cpp.llama_vocab_eos(vocab)
+
+
 def make(name, path, inputs):
     own = Vocabulary(path)
     tokens = [own.tokens(text) for text in inputs]
     plain = [own.tokens(text, special=False) for text in inputs]
     result = {
         "bos": llama_cpp.llama_vocab_bos(own.vocab),
-        "eos": llama_cpp.llama_vocab_eos(own.vocab),
+        "eos": last(own.vocab),
         "add_bos": llama_cpp.llama_vocab_get_add_bos(own.vocab),
         "eog": [token for token in range(own.size) if llama_cpp.llama_vocab_is_eog(own.vocab, token)],
         "pieces": pieces_hash(own),

@@ -14,6 +14,21 @@ pub fn models() -> Vec<Model> {
     [llamas(), experts(), ropes(), layer_norms(), gemmas()].concat()
 }
 
+/// All that make vectors.
+pub fn embedders() -> Vec<Model> {
+    let bert = || vec![LayerNorm, NormsAfter, Positions, TokenTypes, QkvBias, Biases, Ungated];
+    let nomic = vec![LayerNorm, NormsAfter, TokenTypes, FusedQkv];
+    let pooled = |kind: u32| vec![("attention.causal", false.into()), ("pooling_type", kind.into())];
+    let turned = vec![("rope.freq_base", 1000f32.into())];
+    let full = |model: Model| Model { kv_heads: 4, ..model };
+    vec![
+        full(with("bert", "bert", bert(), pooled(1))),
+        full(with("bert-cls", "bert", bert(), pooled(2))),
+        full(with("nomic-bert", "nomic-bert", nomic, [pooled(1), turned].concat())),
+        wide(with("qwen3-last", "qwen3", vec![QkNorm], vec![("pooling_type", 3u32.into())])),
+    ]
+}
+
 fn llama() -> Model {
     Model {
         name: "llama",
@@ -92,9 +107,10 @@ fn ropes() -> Vec<Model> {
 }
 
 fn layer_norms() -> Vec<Model> {
+    let phi2 = vec![LayerNorm, Parallel, Ungated, Biases, FusedQkv, FusedBias, Output, OutputBias];
     let quarter = || vec![("rope.dimension_count", 4u32.into())];
     vec![
-        with("phi2", "phi2", vec![LayerNorm, Parallel, Ungated, Biases, FusedQkv, Output], quarter()),
+        with("phi2", "phi2", phi2, quarter()),
         with("stablelm", "stablelm", vec![LayerNorm, QkvBias, Output], quarter()),
         with("stablelm-12b", "stablelm", vec![LayerNorm, Parallel, HeadNorms, Output], quarter()),
     ]

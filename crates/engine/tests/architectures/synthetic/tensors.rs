@@ -1,24 +1,30 @@
 //! Which tensors a small model has.
 
-use super::{Model, Part, VOCAB};
+use super::{CONTEXT, Model, Part, VOCAB};
 
 type Named = (String, Vec<u64>);
 
 /// Names and shapes, in ggml's order of dimensions.
 pub fn of(model: &Model) -> Vec<Named> {
     let (width, half) = (size(model.width), model.rope_dims() / 2);
+    let is_after = model.has(Part::NormsAfter);
+    let norm = if is_after { "token_embd_norm" } else { "output_norm" };
     let mut all = vec![
         ("token_embd.weight".to_owned(), vec![width, size(VOCAB)]),
-        ("output_norm.weight".to_owned(), vec![width]),
+        (format!("{norm}.weight"), vec![width]),
     ];
+    if model.has(Part::LayerNorm) {
+        all.push((format!("{norm}.bias"), vec![width]));
+    }
     let mut put_if = |part: Part, name: &str, shape: &[u64]| {
         if model.has(part) {
             all.push((name.to_owned(), shape.to_vec()));
         }
     };
     put_if(Part::Output, "output.weight", &[width, size(VOCAB)]);
-    put_if(Part::Biases, "output.bias", &[size(VOCAB)]);
-    put_if(Part::LayerNorm, "output_norm.bias", &[width]);
+    put_if(Part::OutputBias, "output.bias", &[size(VOCAB)]);
+    put_if(Part::Positions, "position_embd.weight", &[width, CONTEXT.into()]);
+    put_if(Part::TokenTypes, "token_types.weight", &[width, 2]);
     put_if(Part::RopeFreqs, "rope_freqs.weight", &[half]);
     put_if(Part::RopeFactors, "rope_factors_long.weight", &[half]);
     put_if(Part::RopeFactors, "rope_factors_short.weight", &[half]);
@@ -34,10 +40,7 @@ pub fn of(model: &Model) -> Vec<Named> {
 
 fn norms_and_outs(model: &Model) -> Vec<(&'static str, Vec<u64>)> {
     let (width, query, _) = widths(model);
-    let mut all = vec![("attn_norm.weight", vec![width])];
-    if !model.has(Part::Parallel) {
-        all.push(("ffn_norm.weight", vec![width]));
-    }
+    let mut all: Vec<_> = block_norms(model).into_iter().map(|[weight, _]| (weight, vec![width])).collect();
     all.push(("attn_output.weight", vec![query, width]));
     if model.experts == 0 {
         all.push(("ffn_down.weight", vec![size(model.inner), width]));
@@ -103,18 +106,33 @@ fn additions(model: &Model) -> Vec<(&'static str, Vec<u64>)> {
     }
     if model.has(Part::Biases) {
         all.extend([("attn_output.bias", vec![width]), ("ffn_down.bias", vec![width])]);
-        all.extend([("ffn_up.bias", vec![size(model.inner)]), ("attn_qkv.bias", vec![query + 2 * key])]);
+        all.push(("ffn_up.bias", vec![size(model.inner)]));
+    }
+    if model.has(Part::FusedBias) {
+        all.push(("attn_qkv.bias", vec![query + 2 * key]));
     }
     if model.has(Part::LayerNorm) {
-        all.push(("attn_norm.bias", vec![width]));
-        if !model.has(Part::Parallel) {
-            all.push(("ffn_norm.bias", vec![width]));
-        }
+        all.extend(block_norms(model).into_iter().map(|[_, bias]| (bias, vec![width])));
     }
     if model.has(Part::PostNorms) {
         all.extend([("post_attention_norm.weight", vec![width]), ("post_ffw_norm.weight", vec![width])]);
     }
     all
+}
+
+/// Weight and bias of the norms of a block.
+fn block_norms(model: &Model) -> Vec<[&'static str; 2]> {
+    let attention = ["attn_norm.weight", "attn_norm.bias"];
+    if model.has(Part::NormsAfter) {
+        return vec![
+            ["attn_output_norm.weight", "attn_output_norm.bias"],
+            ["layer_output_norm.weight", "layer_output_norm.bias"],
+        ];
+    }
+    match model.has(Part::Parallel) {
+        true => vec![attention],
+        false => vec![attention, ["ffn_norm.weight", "ffn_norm.bias"]],
+    }
 }
 
 /// Of a row, of all its queries, and of all its keys.
