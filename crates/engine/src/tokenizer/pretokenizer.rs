@@ -139,6 +139,13 @@ mod tests {
     }
 
     #[test]
+    fn words_that_are_tokens_are_taken_whole_where_the_vocabulary_says_so() {
+        let is_whole = |name| Pretokenizer::named(Some(name)).expect("a known name").whole_words;
+        assert!(["llama-bpe", "tekken", "glm4", "minicpm5"].into_iter().all(is_whole));
+        assert!(!["gpt-2", "qwen2", "chatglm-bpe", "dbrx"].into_iter().any(is_whole));
+    }
+
+    #[test]
     fn a_run_of_spaces_leaves_its_last_one_to_the_next_word() {
         assert_eq!(split("gpt-2", "a   b"), ["a", "  ", " b"]);
         assert_eq!(split("gpt-2", "a\n\nb  "), ["a", "\n", "\n", "b", "  "]);

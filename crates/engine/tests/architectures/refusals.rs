@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::engines::{greedy, load, options};
 use crate::runs::named;
-use crate::synthetic::{Model, models, tokens};
+use crate::synthetic::{Model, embedders, models, tokens};
 
 fn llama() -> Model {
     models().remove(0)
@@ -246,17 +246,19 @@ fn a_load_can_be_given_up() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(600))]
     #[test]
     fn a_damaged_file_is_refused_or_runs_but_never_panics(
         at in 0.0f64..1.0, bytes in prop::collection::vec(any::<u8>(), 1..9), header in any::<bool>(),
+        model in prop::sample::select(models().into_iter().chain(embedders()).collect::<Vec<_>>()),
     ) {
-        let mut file = llama().bytes(GgmlDType::Q4_0);
+        let mut file = model.bytes(GgmlDType::Q4_0);
         let end = if header { Gguf::parse(&file).unwrap().data_offset as usize } else { file.len() };
         let at = (at * (end - bytes.len()) as f64) as usize;
         file[at..at + bytes.len()].copy_from_slice(&bytes);
         if let Ok(mut engine) = load(&file, LoadOptions { threads: 1, ..options(1, 16) }) {
             let _ = engine.logits(&tokens(5));
+            let _ = engine.embed(&[tokens(5)]);
         }
     }
 }

@@ -34,7 +34,8 @@ HERE = pathlib.Path(__file__).parent
 # One of each row of the table; the names that share a row need no vectors.
 PRE = [
     "gpt-2", "default", "smollm", "llama-bpe", "dbrx", "chatglm-bpe", "qwen2", "qwen35", "gpt-4o", "tekken", "falcon",
-    "deepseek-llm", "deepseek-coder", "deepseek-v3", "bloom", "viking", "bailingmoe", "seed-coder",
+    "deepseek-llm", "deepseek-coder", "deepseek-v3", "bloom", "viking", "bailingmoe", "seed-coder", "glm4", "minicpm5", "ufakzeka", "laguna", "kimi-k2",
+    "exaone-moe", "youtu", "granite-embed-multi-97m",
 ]
 OVERRIDE_BOOL, OVERRIDE_STRING = 2, 3
 

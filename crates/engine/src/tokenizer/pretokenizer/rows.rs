@@ -66,6 +66,25 @@ const TEKKEN: Stage = lend_in_line(
 const DEEPSEEK3: Stage = lend_in_line(
     r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+"##,
 );
+/// As Qwen 2's, but English contractions are nothing special.
+const UFAKZEKA: Stage =
+    lend_in_line(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+");
+/// As Llama 3's, with whole numbers; where it is used they have been cut before.
+const MINICPM5: Stage = lend_in_line(
+    r"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+",
+);
+/// As GPT-4o's, with single digits.
+const YOUTU: Stage = lend_in_line(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?:'[sSdDmMtT]|'[lL][lL]|'[vV][eE]|'[rR][eE])?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?:'[sSdDmMtT]|'[lL][lL]|'[vV][eE]|'[rR][eE])?|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+",
+);
+/// As GPT-4o's, but Chinese is apart.
+const KIMI: Stage = lend_in_line(
+    r"\p{Han}+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?:'[sSdDmMtT]|'[lL][lL]|'[vV][eE]|'[rR][eE])?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?:'[sSdDmMtT]|'[lL][lL]|'[vV][eE]|'[rR][eE])?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+",
+);
+/// Letters keep their accents, and words of one space between them stay together.
+const EXAONE_MOE: Stage = lend_in_line(
+    r"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+",
+);
 /// Letters of scripts with upper and lower case, as DeepSeek's first tokenizer lists them.
 const DEEPSEEK_LETTERS: Stage = keep(
     r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-\u{1F7D}ᾀ-ᾴᾶ-ᾼ\u{1FBE}ῂ-ῄῆ-ῌῐ-\u{1FD3}ῖ-\u{1FDB}ῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤ\u{2126}ℨ\u{212A}-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+",
@@ -121,7 +140,25 @@ pub(super) const ROWS: &[Row] = &[
         default_bos: true,
     },
     row(&["dbrx", "smaug-bpe"], &[LLAMA3]),
-    Row { default_bos: false, ..row(&["glm4", "chatglm-bpe"], &[LLAMA3]) },
+    Row { default_bos: false, ..row(&["chatglm-bpe"], &[LLAMA3]) },
+    Row { default_bos: false, whole_words: true, ..row(&["glm4", "glm5"], &[LLAMA3]) },
+    Row { whole_words: true, ..row(&["minicpm5"], &[THREE_DIGITS, MINICPM5]) },
+    row(&["ufakzeka"], &[UFAKZEKA]),
+    row(&["laguna"], &[keep(r"[^\n]+|[\n]+"), QWEN2]),
+    row(&["kimi-k2"], &[KIMI]),
+    row(&["exaone-moe"], &[EXAONE_MOE]),
+    Row {
+        whole_words: true,
+        ..row(
+            &["youtu"],
+            &[
+                keep(
+                    r"[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-\u{303f}\u{fe30}-\u{fe4f}]+|[ㄅ-ㄯ]+|[一-龥\u{3040}-ゟ゠-ヿ]+",
+                ),
+                YOUTU,
+            ],
+        )
+    },
     row(
         &[
             "qwen2",
@@ -138,6 +175,7 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(&["qwen35"], &[QWEN35]),
     row(&["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"], &[GPT4O]),
+    Row { whole_words: true, ..row(&["granite-embed-multi-97m"], &[GPT4O]) },
     Row { whole_words: true, add_bos: true, ..row(&["tekken"], &[TEKKEN]) },
     row(&["falcon"], &[keep(r"[\p{P}\$\+<=>\^~\|`]+"), GPT2, keep("[0-9][0-9][0-9]")]),
     row(
@@ -156,7 +194,7 @@ pub(super) const ROWS: &[Row] = &[
         &[keep(r"[\r\n]"), keep(r"\s?\p{L}+"), keep(r"\s?\p{P}+"), DEEPSEEK_CHINESE, DIGIT],
     ),
     row(
-        &["deepseek-v3", "hunyuan-dense", "joyai-llm"],
+        &["deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"],
         &[THREE_DIGITS, keep(r"[一-龥\u{3040}-ゟ゠-ヿ]+"), DEEPSEEK3],
     ),
     row(&["poro-chat", "bloom", "gpt3-finnish"], &[BLOOM]),
