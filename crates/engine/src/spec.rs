@@ -5,6 +5,7 @@ mod arch;
 mod experts;
 mod keys;
 mod rope;
+mod window;
 
 use gguf::Gguf;
 
@@ -12,12 +13,13 @@ use crate::{
     Error, Pooling,
     kernels::{activation::Activation, attention::Heads, rope::Pairing},
 };
+use arch::Arch;
 pub use arch::is_supported;
-use arch::{Arch, WindowRow};
 pub(crate) use arch::{Layout, NormKind};
 pub(crate) use experts::Experts;
 use keys::Keys;
 pub(crate) use rope::Rope;
+use window::Window;
 
 /// Above any model known (Llama 3.1 405B has 126), so that a lying file is refused by name.
 const MAX_BLOCKS: usize = 1024;
@@ -60,12 +62,6 @@ pub(crate) struct Spec {
     pub is_causal: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Window {
-    tokens: usize,
-    period: usize,
-}
-
 // === impl Spec ===
 
 impl Spec {
@@ -76,7 +72,7 @@ impl Spec {
         let width = keys.count("embedding_length", MAX_WIDTH)?;
         let train_context_length = keys.count("context_length", MAX_CONTEXT)?;
         let heads = read_heads(keys, arch, blocks, width)?;
-        let window = read_window(keys, arch.window)?;
+        let window = Window::read(keys, arch.window, blocks)?;
         let dims = keys.optional_count("rope.dimension_count", heads.key_dim)?.unwrap_or(heads.key_dim);
         if dims % 2 != 0 {
             return Err(keys.wrong("rope.dimension_count", &format!("must be even, got {dims}")));
@@ -127,13 +123,13 @@ impl Spec {
 
     /// The heads of block `at`: its window is its own.
     pub fn heads(&self, at: usize) -> Heads {
-        let window = self.window.filter(|_| self.is_local(at)).map(|window| window.tokens);
+        let window = self.window.as_ref().filter(|_| self.is_local(at)).map(|window| window.tokens);
         Heads { window, ..self.heads }
     }
 
     /// Whether block `at` sees only a window.
     pub fn is_local(&self, at: usize) -> bool {
-        self.window.is_some_and(|window| at % window.period + 1 < window.period)
+        self.window.as_ref().is_some_and(|window| window.is_local[at])
     }
 
     /// Half-precision numbers that one position takes in the KV cache.
@@ -177,12 +173,6 @@ fn read_heads(keys: Keys<'_>, arch: &Arch, blocks: usize, width: usize) -> Resul
         soft_cap,
         window: None,
     })
-}
-
-fn read_window(keys: Keys<'_>, row: Option<WindowRow>) -> Result<Option<Window>, Error> {
-    let Some(row) = row else { return Ok(None) };
-    let tokens = keys.optional_count("attention.sliding_window", MAX_CONTEXT)?.or(row.default_tokens);
-    Ok(tokens.map(|tokens| Window { tokens, period: row.period }))
 }
 
 /// The rows of the token embedding: the one size that no metadata is trusted with.

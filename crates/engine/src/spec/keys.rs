@@ -1,6 +1,6 @@
 //! Metadata keys of one architecture, read with bounds: every error names the full key.
 
-use gguf::Gguf;
+use gguf::{Gguf, Value};
 
 use crate::Error;
 
@@ -23,6 +23,11 @@ impl<'a> Keys<'a> {
     /// Any number that is not negative, if it is there.
     pub fn number(self, key: &str) -> Result<Option<u64>, Error> {
         Ok(self.gguf.metadata.u64(&self.full(key))?)
+    }
+
+    /// Whatever is there.
+    pub fn value(self, key: &str) -> Option<&'a Value> {
+        self.gguf.metadata.get(&self.full(key))
     }
 
     pub fn flag(self, key: &str) -> Result<Option<bool>, Error> {

@@ -50,6 +50,19 @@ fn the_last_block_of_each_period_sees_everything() {
 }
 
 #[test]
+fn a_file_may_say_how_windows_are_spread() {
+    let window = ("attention.sliding_window", 512u32.into());
+    let local = |pattern: Value| {
+        let spec = spec("gemma3", &[window.clone(), ("attention.sliding_window_pattern", pattern)]);
+        (0..12).filter(|&block| spec.is_local(block)).collect::<Vec<_>>()
+    };
+    assert_eq!(local(3u32.into()), [0, 1, 3, 4, 6, 7, 9, 10]);
+    assert!(local(1u32.into()).is_empty());
+    let listed: Vec<bool> = (0..12).map(|block| block == 7).collect();
+    assert_eq!(local(listed.into()), [7]);
+}
+
+#[test]
 fn the_widest_gemmas_scale_their_queries_by_the_width() {
     let keys = |blocks: u32| [("block_count", blocks.into()), ("attention.key_length", 64u32.into())];
     assert_eq!(spec("gemma3", &keys(34)).heads.scale, 1.0 / 8.0);

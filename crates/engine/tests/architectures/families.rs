@@ -86,6 +86,23 @@ fn a_router_of_nan_breaks_its_block_and_nothing_else() {
 }
 
 #[test]
+fn patterns_of_windows_that_lie_are_named() {
+    let cases: [(Value, &str); 4] = [
+        (0u32.into(), "must be between 1 and 1024, got 0"),
+        (vec![true; 6].into(), "must have an entry for each of the 7 blocks, got 6"),
+        (vec![1u32; 7].into(), "must be a number or an array of bool, got one of"),
+        ("all".into(), "integer"),
+    ];
+    for (pattern, problem) in cases {
+        let text = with_key("gemma3", "gemma3.attention.sliding_window_pattern", Some(pattern));
+        assert!(
+            text.contains("`gemma3.attention.sliding_window_pattern`") && text.contains(problem),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn norms_that_take_the_mean_away_are_checked_like_any_other() {
     assert_eq!(without("phi2", "blk.1.attn_norm.weight"), "tensor `blk.1.attn_norm.weight` is missing");
     assert_eq!(without("stablelm", "output_norm.weight"), "tensor `output_norm.weight` is missing");

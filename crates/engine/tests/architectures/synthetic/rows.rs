@@ -129,7 +129,12 @@ fn gemmas() -> Vec<Model> {
         ("rope.scaling.type", "linear".into()),
         ("rope.scaling.factor", 8f32.into()),
     ];
+    let listed: Value = vec![false, true, true, false].into();
+    let listed = [gemma3.clone(), vec![("attention.sliding_window_pattern", listed)]].concat();
+    let third = [gemma3.clone(), vec![("attention.sliding_window_pattern", 3u32.into())]].concat();
     vec![
+        Model { blocks: 4, ..wide(with("gemma3-listed", "gemma3", vec![PostNorms, QkNorm], listed)) },
+        Model { blocks: 3, ..wide(with("gemma3-third", "gemma3", vec![PostNorms, QkNorm], third)) },
         wide(with("gemma", "gemma", vec![], vec![])),
         wide(with("gemma2", "gemma2", vec![PostNorms], caps)),
         Model { blocks: 7, ..wide(with("gemma3", "gemma3", vec![PostNorms, QkNorm], gemma3)) },
