@@ -1,6 +1,6 @@
-//! Builds a GGUF file: for conversion, and for tests that need a small model.
+//! Builds a GGUF file: for conversion, and for tests and benchmarks that need a model.
 
-use std::io::Write;
+use std::{fmt, io, io::Write};
 
 use crate::{Array, Error, Metadata, TensorType, Value, parse};
 
@@ -19,8 +19,18 @@ struct Pending {
     name: String,
     shape: Vec<u64>,
     kind: TensorType,
-    data: Vec<u8>,
+    /// What shape and kind need.
+    bytes: u64,
+    data: Data,
 }
+
+enum Data {
+    Bytes(Vec<u8>),
+    /// Made when it is written, so that a file may be larger than the memory.
+    Stream(Box<Produce>),
+}
+
+type Produce = dyn Fn(&mut dyn Write) -> io::Result<()> + Send + Sync;
 
 // === impl Writer ===
 
@@ -48,19 +58,28 @@ impl Writer {
         data: Vec<u8>,
     ) -> Result<&mut Writer, Error> {
         let name = name.into();
-        if self.tensors.iter().any(|tensor| tensor.name == name) {
-            return Err(Error::DuplicateTensor { tensor: name });
-        }
-        if shape.len() > parse::MAX_DIMENSIONS as usize {
-            let found = u32::try_from(shape.len()).unwrap_or(u32::MAX);
-            return Err(Error::Dimensions { tensor: name, bound: parse::MAX_DIMENSIONS, found });
-        }
-        let expected = parse::size(&name, shape, kind)?;
+        let bytes = self.check(&name, shape, kind)?;
         let found = data.len() as u64;
-        if expected != found {
-            return Err(Error::DataLength { tensor: name, expected, found });
+        if bytes != found {
+            return Err(Error::DataLength { tensor: name, expected: bytes, found });
         }
-        self.tensors.push(Pending { name, shape: shape.to_vec(), kind, data });
+        self.tensors.push(Pending { name, shape: shape.to_vec(), kind, bytes, data: Data::Bytes(data) });
+        Ok(self)
+    }
+
+    /// Adds a tensor whose bytes `produce` writes each time that the file is written, exactly as many as `shape` and
+    /// `kind` need.
+    pub fn tensor_stream(
+        &mut self,
+        name: impl Into<String>,
+        shape: &[u64],
+        kind: TensorType,
+        produce: impl Fn(&mut dyn Write) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Result<&mut Writer, Error> {
+        let name = name.into();
+        let bytes = self.check(&name, shape, kind)?;
+        let data = Data::Stream(Box::new(produce));
+        self.tensors.push(Pending { name, shape: shape.to_vec(), kind, bytes, data });
         Ok(self)
     }
 
@@ -68,17 +87,25 @@ impl Writer {
     pub fn write(&self, mut out: impl Write) -> Result<(), Error> {
         let alignment = parse::alignment(&self.metadata)?;
         let header = self.header(alignment);
-        let mut at = 0;
-        let mut put = |bytes: &[u8]| {
-            at += bytes.len() as u64;
-            out.write_all(bytes)?;
-            let padding = at.next_multiple_of(alignment) - at;
-            at += padding;
-            std::io::copy(&mut std::io::Read::take(std::io::repeat(0), padding), &mut out).map(drop)
+        let pad = |out: &mut dyn Write, length: u64| {
+            let padding = length.next_multiple_of(alignment) - length;
+            io::copy(&mut io::Read::take(io::repeat(0), padding), out).map(drop)
         };
-        put(&header).map_err(Error::Write)?;
+        out.write_all(&header).and_then(|()| pad(&mut out, header.len() as u64)).map_err(Error::Write)?;
         for tensor in &self.tensors {
-            put(&tensor.data).map_err(Error::Write)?;
+            match &tensor.data {
+                Data::Bytes(bytes) => out.write_all(bytes).map_err(Error::Write)?,
+                Data::Stream(produce) => {
+                    let mut counted = Counted { out: &mut out, bytes: 0 };
+                    produce(&mut counted).map_err(Error::Write)?;
+                    let (tensor, expected, found) = (tensor.name.clone(), tensor.bytes, counted.bytes);
+                    if expected != found {
+                        return Err(Error::DataLength { tensor, expected, found });
+                    }
+                }
+            }
+            // Every tensor starts at a multiple of the alignment, so its own length tells what is missing.
+            pad(&mut out, tensor.bytes).map_err(Error::Write)?;
         }
         out.flush().map_err(Error::Write)
     }
@@ -88,6 +115,18 @@ impl Writer {
         let mut bytes = Vec::new();
         self.write(&mut bytes)?;
         Ok(bytes)
+    }
+
+    /// The bytes that the next tensor takes, if it may be added.
+    fn check(&self, name: &str, shape: &[u64], kind: TensorType) -> Result<u64, Error> {
+        if self.tensors.iter().any(|tensor| tensor.name == name) {
+            return Err(Error::DuplicateTensor { tensor: name.to_owned() });
+        }
+        if shape.len() > parse::MAX_DIMENSIONS as usize {
+            let found = u32::try_from(shape.len()).unwrap_or(u32::MAX);
+            return Err(Error::Dimensions { tensor: name.to_owned(), bound: parse::MAX_DIMENSIONS, found });
+        }
+        parse::size(name, shape, kind)
     }
 
     fn header(&self, alignment: u64) -> Vec<u8> {
@@ -108,9 +147,36 @@ impl Writer {
             tensor.shape.iter().for_each(|dimension| out.extend(dimension.to_le_bytes()));
             out.extend(tensor.kind.id().to_le_bytes());
             out.extend(offset.to_le_bytes());
-            offset = (offset + tensor.data.len() as u64).next_multiple_of(alignment);
+            offset = (offset + tensor.bytes).next_multiple_of(alignment);
         }
         out
+    }
+}
+
+/// Counts what is written.
+struct Counted<W> {
+    out: W,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl fmt::Debug for Data {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Data::Bytes(bytes) => f.debug_tuple("Bytes").field(&bytes.len()).finish(),
+            Data::Stream(_) => f.write_str("Stream"),
+        }
     }
 }
 

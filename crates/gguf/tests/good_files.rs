@@ -1,6 +1,8 @@
 //! Files that are right: look-ups, the names people see, and the laws that hold for any file.
 #![allow(clippy::unwrap_used, reason = "tests may, and their helpers are tests too")]
 
+use std::io::Write;
+
 use gguf::{Array, Gguf, TensorType, Value, Writer};
 use proptest::prelude::*;
 
@@ -85,6 +87,27 @@ fn an_alignment_of_the_file_moves_the_data() {
     let gguf = Gguf::parse(&writer.to_bytes().unwrap()).unwrap();
     assert_eq!((gguf.alignment, gguf.data_offset), (4096, 4096));
     assert_eq!(gguf.tensor("output.weight").unwrap().offset, 4096);
+}
+
+#[test]
+fn a_tensor_that_is_made_while_writing_reads_like_one_that_was_there() {
+    let (mut made, mut there) = (small_model(), small_model());
+    let bytes: Vec<u8> = (0..36).collect();
+    there.tensor("late", &[64], TensorType::Q4_0, bytes.clone()).unwrap();
+    let produce = move |out: &mut dyn Write| bytes.chunks(5).try_for_each(|chunk| out.write_all(chunk));
+    made.tensor_stream("late", &[64], TensorType::Q4_0, produce).unwrap();
+    assert_eq!(made.to_bytes().unwrap(), there.to_bytes().unwrap());
+}
+
+#[test]
+fn a_tensor_that_is_made_with_another_length_is_refused() {
+    for length in [35, 37] {
+        let mut writer = small_model();
+        let produce = move |out: &mut dyn Write| out.write_all(&vec![0; length]);
+        writer.tensor_stream("late", &[64], TensorType::Q4_0, produce).unwrap();
+        let told = writer.to_bytes().unwrap_err().to_string();
+        assert_eq!(told, format!("tensor `late` was given {length} bytes, its shape and type need 36"));
+    }
 }
 
 #[test]
