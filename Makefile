@@ -57,3 +57,8 @@ scenarios: models ## Run the API scenarios against the server at OLLAMA_HOST
 reference: models ## Compute the reference vectors anew with llama.cpp (needs 15 minutes)
 	@.ci/tools python
 	crates/engine/tests/reference/make.sh $(SMOLLM2) $(GEMMA3) $(MINILM)
+
+.PHONY: bench-engine
+bench-engine: models ## Compare the engine's speed with llama.cpp's (ONLY= ROUNDS= QUICK=1; 4.6 GB of random models)
+	@.ci/tools protoc python
+	@python3 -B crates/engine/benches/compare
