@@ -1,76 +1,265 @@
 //! The threads of one engine, and the one way in which they write to shared memory.
 //!
-//! Rayon, because it needs no `unsafe` here, parks when idle, and waits only for work that a thread really took:
-//! when another process holds a core, the rest of the pool does that core's share. The pool is the engine's own,
-//! sized by `LoadOptions::threads`; candle's own pools are never woken, since no candle operation with threads runs
-//! in a step.
+//! Our own, because a decode step hands out work some hundred times for some microseconds each: between two pieces of
+//! work a thread spins for as long as the next usually takes to come, and only then parks. Nobody waits for a thread
+//! that has not taken a piece, so when another process holds a core the others do its share, and nobody spins for
+//! long without offering the core to others.
 
-use std::{marker::PhantomData, ops::Range};
-
-use rayon::prelude::*;
+use std::{
+    any::Any,
+    marker::PhantomData,
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    thread::JoinHandle,
+};
 
 use crate::Error;
 
 /// Pieces of work per thread: enough that a thread that was held up does not hold up the rest, few enough that
 /// handing them out stays cheap.
-const PIECES_PER_THREAD: usize = 4;
+const PIECES_PER_THREAD: usize = 6;
 
-/// Rows per piece at least where a row is only a few thousand operations: below, waking a thread costs more.
-const ROW_GRAIN: usize = 8;
+/// Looks at the state before a waiting thread begins to offer its core to others, and offers before it parks: some
+/// 20 and 100 microseconds, more than most gaps within a step, less than anybody notices of an idle engine.
+const SPINS: usize = 1_000;
+const YIELDS: usize = 200;
 
-#[derive(Debug)]
 pub(crate) struct Pool {
     threads: usize,
-    /// `None` for one thread: the caller's.
-    workers: Option<rayon::ThreadPool>,
+    shared: Arc<Common>,
+    /// One [`Pool::split`] at a time.
+    turn: Mutex<()>,
+    workers: Vec<JoinHandle<()>>,
 }
+
+/// What the threads have in common. A job is open while `epoch` is odd.
+struct Common {
+    epoch: AtomicUsize,
+    /// Written by the caller of `split` while `epoch` is even and `inside` is 0, read by who is inside.
+    job: Mutex<Option<Job>>,
+    /// The next piece of the open job.
+    next: AtomicUsize,
+    /// Workers that may run pieces of the open job.
+    inside: AtomicUsize,
+    stop: AtomicBool,
+    /// Workers that sleep, or are about to.
+    asleep: Mutex<usize>,
+    wake: Condvar,
+    /// What a worker panicked with.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// The work of one `split`, with its lifetime taken off.
+#[derive(Clone, Copy)]
+struct Job {
+    work: *const (dyn Fn(usize, usize) + Sync),
+    pieces: usize,
+}
+
+// SAFETY: the pointer leads to a `Sync` closure, and `Pool::run` outlives every use of it.
+unsafe impl Send for Job {}
+
+// === impl Pool ===
 
 impl Pool {
     pub fn new(threads: usize) -> Result<Pool, Error> {
         let threads = threads.max(1);
-        let build = || {
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .thread_name(|at| format!("engine-{at}"))
-                .build()
-        };
-        let workers = (threads > 1)
-            .then(build)
-            .transpose()
-            .map_err(|error| Error::Compute(format!("start {threads} threads: {error}")))?;
-        Ok(Pool { threads, workers })
-    }
-
-    /// Runs `work` on a thread of the pool, so that every [`Pool::split`] in it starts without a hand-over.
-    pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        match &self.workers {
-            Some(workers) => workers.install(work),
-            None => work(),
+        let shared = Arc::new(Common {
+            epoch: AtomicUsize::new(0),
+            job: Mutex::new(None),
+            next: AtomicUsize::new(0),
+            inside: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            asleep: Mutex::new(0),
+            wake: Condvar::new(),
+            panic: Mutex::new(None),
+        });
+        let mut pool = Pool { threads, shared, turn: Mutex::new(()), workers: Vec::new() };
+        for at in 1..threads {
+            let shared = pool.shared.clone();
+            let builder = std::thread::Builder::new().name(format!("engine-{at}"));
+            let worker = builder
+                .spawn(move || shared.serve(at))
+                .map_err(|error| Error::Compute(format!("start {threads} threads: {error}")))?;
+            pool.workers.push(worker);
         }
+        Ok(pool)
     }
 
-    /// Calls `work` with ranges that cover `0..items` once each, of at least `grain` items unless it is the last.
-    pub fn split(&self, items: usize, grain: usize, work: impl Fn(Range<usize>) + Sync + Send) {
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Calls `work` with the number of the thread that runs it, below [`Pool::threads`], and with ranges that cover
+    /// `0..items` once each, of at least `grain` items unless it is the last.
+    ///
+    /// # Panics
+    /// When a piece of work panics; all of them have ended then. Called within a piece of work it would wait for itself.
+    pub fn split(&self, items: usize, grain: usize, work: impl Fn(usize, Range<usize>) + Sync) {
         let piece = items.div_ceil(self.threads * PIECES_PER_THREAD).max(grain).max(1);
         let pieces = items.div_ceil(piece);
-        let range = |at: usize| at * piece..items.min((at + 1) * piece);
-        match &self.workers {
-            Some(workers) if pieces > 1 => {
-                workers.install(|| (0..pieces).into_par_iter().for_each(|at| work(range(at))));
-            }
-            _ => (0..pieces).for_each(|at| work(range(at))),
+        let _turn = lock(&self.turn);
+        let run = |thread: usize, at: usize| work(thread, at * piece..items.min((at + 1) * piece));
+        if self.workers.is_empty() || pieces <= 1 {
+            (0..pieces).for_each(|at| run(0, at));
+        } else {
+            self.run(pieces, &run);
         }
     }
 
-    /// Calls `work` with parts of `values`, [n, cols], each some whole rows, and the number of the first one.
-    pub fn rows<T: Send>(&self, values: &mut [T], cols: usize, work: impl Fn(usize, &mut [T]) + Sync + Send) {
-        let n = values.len() / cols;
-        let shared = Shared::new(values);
-        self.split(n, ROW_GRAIN, |range| {
-            // SAFETY: the ranges of one split do not overlap.
-            work(range.start, unsafe { shared.part(range.start * cols..range.end * cols) });
-        });
+    /// Lets every thread take pieces of `work` until none is left, and waits for those that took any.
+    fn run(&self, pieces: usize, work: &(dyn Fn(usize, usize) + Sync)) {
+        // SAFETY: only the lifetime changes. `Close` below ends the job and waits until no worker is inside, before
+        // `work` goes away, also when a piece panics.
+        let work = unsafe {
+            std::mem::transmute::<
+                *const (dyn Fn(usize, usize) + Sync + '_),
+                *const (dyn Fn(usize, usize) + Sync),
+            >(work)
+        };
+        let job = Job { work, pieces };
+        // Left by a job whose own thread panicked too.
+        lock(&self.shared.panic).take();
+        *lock(&self.shared.job) = Some(job);
+        self.shared.open();
+        let close = Close(&self.shared);
+        self.shared.take(job, 0);
+        drop(close);
+        if let Some(panic) = lock(&self.shared.panic).take() {
+            resume_unwind(panic);
+        }
     }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("threads", &self.threads).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, SeqCst);
+        drop(lock(&self.shared.asleep));
+        self.shared.wake.notify_all();
+        for worker in self.workers.drain(..) {
+            // A worker catches what its work panics with; there is nothing to learn from it here.
+            let _ = worker.join();
+        }
+    }
+}
+
+/// Ends the open job when it is dropped.
+struct Close<'a>(&'a Common);
+
+impl Drop for Close<'_> {
+    fn drop(&mut self) {
+        // Pieces that nobody took stay undone: that is so only when one of them panicked.
+        self.0.epoch.fetch_add(1, SeqCst);
+        let mut wait = Wait::default();
+        while self.0.inside.load(SeqCst) > 0 {
+            wait.spin();
+        }
+    }
+}
+
+// === impl Common ===
+
+impl Common {
+    fn open(&self) {
+        self.next.store(0, SeqCst);
+        self.epoch.fetch_add(1, SeqCst);
+        // A worker counts itself before it looks at `epoch` for the last time, so it sees the new one or is seen here.
+        if *lock(&self.asleep) > 0 {
+            self.wake.notify_all();
+        }
+    }
+
+    /// Runs pieces until none is left.
+    fn take(&self, job: Job, thread: usize) {
+        loop {
+            let at = self.next.fetch_add(1, SeqCst);
+            if at >= job.pieces {
+                return;
+            }
+            // SAFETY: the job is open: who opened it is in `Pool::run`, and waits for us there.
+            unsafe { (*job.work)(thread, at) };
+        }
+    }
+
+    /// What a worker does all its life.
+    fn serve(&self, thread: usize) {
+        let mut seen = 0;
+        while let Some(epoch) = self.wait_for_job(seen) {
+            seen = epoch;
+            self.inside.fetch_add(1, SeqCst);
+            // Closed meanwhile? Then who closed it may have found nobody inside, and the job is gone.
+            if self.epoch.load(SeqCst) == epoch {
+                let job = *lock(&self.job);
+                let work = AssertUnwindSafe(|| job.map(|job| self.take(job, thread)));
+                if let Err(panic) = catch_unwind(work) {
+                    *lock(&self.panic) = Some(panic);
+                }
+            }
+            self.inside.fetch_sub(1, SeqCst);
+        }
+    }
+
+    /// The epoch of an open job that is not `seen`; `None` when the pool goes away.
+    fn wait_for_job(&self, seen: usize) -> Option<usize> {
+        let mut wait = Wait::default();
+        loop {
+            let epoch = self.epoch.load(SeqCst);
+            if epoch % 2 == 1 && epoch != seen {
+                return Some(epoch);
+            }
+            if self.stop.load(SeqCst) {
+                return None;
+            }
+            if !wait.spin() {
+                self.sleep(epoch);
+                wait = Wait::default();
+            }
+        }
+    }
+
+    /// Sleeps unless `epoch` is over.
+    fn sleep(&self, epoch: usize) {
+        let mut asleep = lock(&self.asleep);
+        *asleep += 1;
+        while self.epoch.load(SeqCst) == epoch && !self.stop.load(SeqCst) {
+            asleep = self.wake.wait(asleep).unwrap_or_else(PoisonError::into_inner);
+        }
+        *asleep -= 1;
+    }
+}
+
+/// Waiting without sleeping.
+#[derive(Default)]
+struct Wait {
+    looks: usize,
+}
+
+impl Wait {
+    /// Lets some time pass. False when it has been long enough to sleep.
+    fn spin(&mut self) -> bool {
+        self.looks += 1;
+        if self.looks < SPINS {
+            std::hint::spin_loop();
+        } else {
+            std::thread::yield_now();
+        }
+        self.looks < SPINS + YIELDS
+    }
+}
+
+/// No state behind these locks is ever half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A slice that the pieces of one [`Pool::split`] write to, each its own elements.
@@ -83,6 +272,8 @@ pub(crate) struct Shared<'a, T> {
 // SAFETY: `Shared` stands for an exclusive borrow of the slice; handing it to several threads gives them no more
 // than `part` gives, whose caller promises disjoint ranges. `T: Send` lets the elements be written elsewhere.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for Shared<'_, T> {}
 
 impl<'a, T> Shared<'a, T> {
     pub fn new(slice: &'a mut [T]) -> Shared<'a, T> {
@@ -113,12 +304,59 @@ mod tests {
             for (items, grain) in [(0, 1), (1, 1), (7, 3), (100, 1), (101, 64)] {
                 let mut seen = vec![0u8; items];
                 let shared = Shared::new(&mut seen);
-                pool.split(items, grain, |range| {
+                pool.split(items, grain, |thread, range| {
+                    assert!(thread < threads);
                     // SAFETY: the ranges of one split do not overlap.
                     unsafe { shared.part(range) }.iter_mut().for_each(|count| *count += 1);
                 });
                 assert!(seen.iter().all(|&count| count == 1), "{threads} threads, {items} items");
             }
+        }
+    }
+
+    #[test]
+    fn many_short_jobs_and_pauses_lose_nothing() {
+        let pool = Pool::new(4).unwrap();
+        for round in 0..20_000usize {
+            let sum = AtomicUsize::new(0);
+            pool.split(round % 37, 1, |_, range| {
+                sum.fetch_add(range.sum(), SeqCst);
+            });
+            let items = round % 37;
+            assert_eq!(sum.into_inner(), items * items.saturating_sub(1) / 2, "round {round}");
+            if round % 5_000 == 0 {
+                // Long enough for the others to fall asleep, as far as this thread can tell.
+                (0..2_000).for_each(|_| std::thread::yield_now());
+            }
+        }
+    }
+
+    #[test]
+    fn no_thread_number_is_used_twice_at_once() {
+        let pool = Pool::new(3).unwrap();
+        let busy: Vec<AtomicBool> = (0..3).map(|_| AtomicBool::new(false)).collect();
+        for _ in 0..200 {
+            pool.split(60, 1, |thread, _| {
+                assert!(!busy[thread].swap(true, SeqCst));
+                std::thread::yield_now();
+                busy[thread].store(false, SeqCst);
+            });
+        }
+    }
+
+    #[test]
+    fn a_panic_comes_out_and_the_pool_goes_on() {
+        let pool = Pool::new(3).unwrap();
+        for at in [0, 40, 99] {
+            let caught = catch_unwind(AssertUnwindSafe(|| {
+                pool.split(100, 1, |_, range| assert!(!range.contains(&at), "piece {at}"));
+            }));
+            assert!(caught.is_err());
+            let count = AtomicUsize::new(0);
+            pool.split(100, 1, |_, range| {
+                count.fetch_add(range.len(), SeqCst);
+            });
+            assert_eq!(count.into_inner(), 100);
         }
     }
 

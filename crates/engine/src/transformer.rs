@@ -11,14 +11,19 @@ mod norm;
 
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor, quantized::QTensor};
-
 use crate::{
     Error,
     compute::Compute,
-    kernels::{activation, norm::not_finite, rope::Angles},
-    linear::{Input, Linear},
+    kernels::{
+        activation,
+        norm::{add, is_finite},
+        packed::Packed,
+        rope::Angles,
+        rows::{Forms, Rows},
+    },
+    linear::Linear,
     model::{Batch, Logits, Model},
+    pool::Shared,
     spec::Spec,
 };
 use attention::{Attention, Step};
@@ -29,11 +34,14 @@ use experts::Experts;
 use feed_forward::FeedForward;
 use norm::Norm;
 
+/// Rows that a thread adds up at least: what makes waking it worth while.
+const ROW_GRAIN: usize = 8;
+
 pub(crate) struct Transformer {
     spec: Spec,
     compute: Arc<Compute>,
-    /// [vocab, width]; kept as it is in the file, rows are widened when a token asks.
-    embedding: Arc<QTensor>,
+    /// [vocab, width]; rows are widened when a token asks.
+    embedding: Arc<Packed>,
     entry: Entry,
     branches: Vec<Branch>,
     output_norm: Option<Norm>,
@@ -75,15 +83,30 @@ enum Body {
 struct Buffers {
     /// The residual stream, [n, width].
     stream: Vec<f32>,
-    /// What a branch takes in.
-    input: Input,
+    /// What a branch, or the head, takes in.
+    input: Rows,
+    /// The same as it was before it took its forms, [n, width]: for experts, who take some rows each.
+    values: Vec<f32>,
     /// What a branch adds.
     update: Vec<f32>,
+    /// Of each row, whether the stream is finite.
+    is_finite: Vec<bool>,
     attention: attention::Buffers,
     feed_forward: feed_forward::Buffers,
     experts: experts::Buffers,
     angles: Angles,
     local_angles: Angles,
+}
+
+impl Branch {
+    /// The forms in which the body wants its input.
+    fn forms(&self) -> Forms {
+        match &self.body {
+            Body::Attention(body) => body.forms(),
+            Body::FeedForward(body) => body.forms(),
+            Body::Experts(body) => body.forms(),
+        }
+    }
 }
 
 // === impl Transformer ===
@@ -92,11 +115,10 @@ impl Transformer {
     /// The normalised rows after the last block, [n, width], and of each span what is wrong with it.
     pub fn hidden(&mut self, batch: &Batch<'_>) -> Result<(Vec<f32>, Vec<Option<Error>>), Error> {
         let mut faults = vec![None; batch.spans.len()];
-        let compute = self.compute.clone();
-        compute.pool.install(|| self.run_blocks(batch, &mut faults))?;
+        self.run_blocks(batch, &mut faults)?;
         let mut rows = self.buffers.stream.clone();
         if let Some(norm) = &self.output_norm {
-            norm.apply(&compute, &mut rows);
+            norm.apply(self.compute.cpu, &mut rows);
         }
         Ok((rows, faults))
     }
@@ -106,90 +128,146 @@ impl Transformer {
         for span in &batch.spans {
             self.cache.reserve(span.pages)?;
         }
-        self.embed_tokens(&batch.tokens, &batch.positions)?;
+        self.embed_tokens(&batch.tokens, &batch.positions);
         let Buffers { angles, local_angles, .. } = &mut self.buffers;
         angles.fill(&batch.positions, &self.frequencies, self.spec.rope.magnitude);
         if let (Some(frequencies), Some(rope)) = (&self.local_frequencies, &self.spec.local_rope) {
             local_angles.fill(&batch.positions, frequencies, rope.magnitude);
         }
         for at in 0..self.branches.len() {
-            self.run_branch(at, batch)?;
+            self.run_branch(at, batch);
+            self.add_update(at);
             self.find_faults(self.branches[at].block, batch, faults);
         }
         Ok(())
     }
 
-    fn embed_tokens(&mut self, tokens: &[u32], positions: &[u32]) -> Result<(), Error> {
-        let rows = self.embedding.embedding(&Tensor::new(tokens, &Device::Cpu)?)?; // [n, width]
-        let rows = rows.flatten_all()?.to_vec1::<f32>()?;
+    fn embed_tokens(&mut self, tokens: &[u32], positions: &[u32]) {
+        let (width, scale) = (self.spec.width, self.spec.embedding_scale);
         let stream = &mut self.buffers.stream;
-        stream.clear();
-        stream.extend(rows.iter().map(|value| value * self.spec.embedding_scale));
-        self.entry.apply(&self.compute, positions, stream);
-        Ok(())
+        stream.resize(tokens.len() * width, 0.0);
+        for (row, &token) in stream.chunks_exact_mut(width).zip(tokens) {
+            self.embedding.widen(token as usize, row);
+            row.iter_mut().for_each(|value| *value *= scale);
+        }
+        self.entry.apply(self.compute.cpu, positions, stream);
     }
 
-    fn run_branch(&mut self, at: usize, batch: &Batch<'_>) -> Result<(), Error> {
+    fn run_branch(&mut self, at: usize, batch: &Batch<'_>) {
+        self.take_in(at, batch.tokens.len());
         let Transformer { spec, compute, branches, cache, buffers, .. } = self;
-        let Buffers { stream, input, update, attention, angles, local_angles, .. } = buffers;
+        let Buffers { input, values, update, attention, angles, local_angles, .. } = buffers;
         let branch = &branches[at];
-        match &branch.before {
-            Before::Shared => {}
-            Before::Plain => input.values().clone_from(stream),
-            Before::Norm(norm) => {
-                input.values().clone_from(stream);
-                norm.apply(compute, input.values());
-            }
-        }
         match &branch.body {
             Body::Attention(body) => {
                 let is_local = spec.local_rope.is_some() && spec.is_local(branch.block);
                 let angles = if is_local { &*local_angles } else { &*angles };
                 let step = Step { compute, batch, angles };
-                body.forward(step, (cache, branch.block), attention, (input, update))?;
+                body.forward(step, (cache, branch.block), attention, (input, update));
             }
-            Body::FeedForward(body) => body.forward(compute, &mut buffers.feed_forward, input, update)?,
-            Body::Experts(body) => body.forward(compute, &mut buffers.experts, input, update)?,
+            Body::FeedForward(body) => body.forward(compute, &mut buffers.feed_forward, (input, update)),
+            Body::Experts(body) => body.forward(compute, &mut buffers.experts, (input, values), update),
         }
-        if let Some(norm) = &branch.after {
-            norm.apply(compute, update);
-        }
-        stream.iter_mut().zip(update).for_each(|(value, update)| *value += *update);
-        if let Some(norm) = &branch.closing {
-            norm.apply(compute, stream);
-        }
-        Ok(())
+    }
+
+    /// Prepares what branch `at` takes in, and those that share it.
+    fn take_in(&mut self, at: usize, rows: usize) {
+        let Transformer { spec, compute, branches, buffers, .. } = self;
+        let Buffers { stream, input, values, .. } = buffers;
+        let norm = match &branches[at].before {
+            Before::Shared => return,
+            Before::Plain => None,
+            Before::Norm(norm) => Some(norm),
+        };
+        let sharing = branches[at + 1..].iter().take_while(|next| matches!(next.before, Before::Shared));
+        let takers = || branches[at..=at].iter().chain(sharing.clone());
+        let forms = takers().fold(Forms::default(), |forms, branch| forms.and(branch.forms()));
+        let keeps_values = takers().any(|branch| matches!(branch.body, Body::Experts(_)));
+        let (width, cpu) = (spec.width, compute.cpu);
+        values.resize(if keeps_values { rows * width } else { 0 }, 0.0);
+        let values = Shared::new(values);
+        input.fill((&compute.pool, cpu), (rows, width), forms, |row, to| {
+            let part = row * width..(row + 1) * width;
+            to.copy_from_slice(&stream[part.clone()]);
+            if let Some(norm) = norm {
+                norm.apply(cpu, to);
+            }
+            if keeps_values {
+                // SAFETY: a row is filled once.
+                unsafe { values.part(part) }.copy_from_slice(to);
+            }
+        });
+    }
+
+    /// Adds what branch `at` computed to the stream.
+    fn add_update(&mut self, at: usize) {
+        let Transformer { spec, compute, branches, buffers, .. } = self;
+        let Buffers { stream, update, is_finite, .. } = buffers;
+        let (width, cpu) = (spec.width, compute.cpu);
+        let rows = stream.len() / width;
+        is_finite.resize(rows, true);
+        let shared = (Shared::new(stream), Shared::new(update), Shared::new(is_finite));
+        compute.pool.split(rows, ROW_GRAIN, |_, range| {
+            for row in range {
+                let part = row * width..(row + 1) * width;
+                // SAFETY: a row is in one piece of work.
+                let (stream, update, is_finite) = unsafe {
+                    (shared.0.part(part.clone()), shared.1.part(part), &mut shared.2.part(row..row + 1)[0])
+                };
+                if let Some(norm) = &branches[at].after {
+                    norm.apply(cpu, update);
+                }
+                *is_finite = add(cpu, stream, update);
+                if let Some(norm) = &branches[at].closing {
+                    norm.apply(cpu, stream);
+                }
+            }
+        });
     }
 
     /// Scores of the rows `wanted`.
     fn run_head(&mut self, wanted: &[usize], logits: &mut Logits) -> Result<(), Error> {
-        let head = self.head.as_ref().ok_or(Error::Unsupported { what: "score tokens" })?;
-        let width = self.spec.width;
-        let Buffers { stream, input, .. } = &mut self.buffers;
-        let rows = input.values();
-        rows.clear();
-        wanted.iter().for_each(|row| rows.extend(&stream[row * width..(row + 1) * width]));
-        if let Some(norm) = &self.output_norm {
-            norm.apply(&self.compute, rows);
-        }
-        Linear::forward(&self.compute, input, &mut [(head, &mut logits.values)])?; // [wanted, vocab]
-        if let Some(cap) = self.spec.output_soft_cap {
-            activation::cap_all(self.compute.cpu, &mut logits.values, cap);
+        let Transformer { spec, compute, buffers, output_norm, head, .. } = self;
+        let head = head.as_ref().ok_or(Error::Unsupported { what: "score tokens" })?;
+        let Buffers { stream, input, .. } = buffers;
+        let (width, cpu) = (spec.width, compute.cpu);
+        let fill = |row: usize, to: &mut [f32]| {
+            to.copy_from_slice(&stream[wanted[row] * width..][..width]);
+            if let Some(norm) = &*output_norm {
+                norm.apply(cpu, to);
+            }
+        };
+        input.fill((&compute.pool, cpu), (wanted.len(), width), Linear::forms([head]), fill);
+        Linear::forward(compute, input, &mut [(head, &mut logits.values)]); // [wanted, vocab]
+        if let Some(cap) = spec.output_soft_cap {
+            activation::cap_all(cpu, &mut logits.values, cap);
         }
         Ok(())
     }
 
     /// Notes for each span the first block after which its rows are not finite.
     fn find_faults(&self, block: usize, batch: &Batch<'_>, faults: &mut [Option<Error>]) {
-        let width = self.spec.width;
-        if not_finite(&self.buffers.stream, width).is_none() {
+        let is_finite = &self.buffers.is_finite;
+        if is_finite.iter().all(|&is_finite| is_finite) {
             return;
         }
         for (span, fault) in batch.spans.iter().zip(faults) {
-            let rows = &self.buffers.stream[span.rows.start * width..span.rows.end * width];
-            if fault.is_none() && not_finite(rows, width).is_some() {
+            if fault.is_none() && !is_finite[span.rows.clone()].iter().all(|&is_finite| is_finite) {
                 *fault =
                     Some(Error::NotFinite { what: format!("what block {block} (`blk.{block}`) computed") });
+            }
+        }
+    }
+
+    fn find_head_faults(&self, batch: &Batch<'_>, logits: &mut Logits) {
+        let mut rows = logits.values.chunks_exact(self.spec.vocab_size);
+        for (span, fault) in batch.spans.iter().zip(&mut logits.faults) {
+            for row in rows.by_ref().take(span.wanted().len()) {
+                if fault.is_none() && !is_finite(self.compute.cpu, row) {
+                    *fault = Some(Error::NotFinite {
+                        what: "what the language head (`output`) computed".to_owned(),
+                    });
+                }
             }
         }
     }
@@ -201,28 +279,13 @@ impl Model for Transformer {
     }
 
     fn forward(&mut self, batch: &Batch<'_>, logits: &mut Logits) -> Result<(), Error> {
-        let compute = self.compute.clone();
-        compute.pool.install(|| {
-            let wanted = batch.wanted();
-            logits.reset(self.spec.vocab_size, wanted.len(), batch.spans.len());
-            self.run_blocks(batch, &mut logits.faults)?;
-            if !wanted.is_empty() {
-                self.run_head(&wanted, logits)?;
-                find_head_faults(batch, logits, self.spec.vocab_size);
-            }
-            Ok(())
-        })
-    }
-}
-
-fn find_head_faults(batch: &Batch<'_>, logits: &mut Logits, vocab_size: usize) {
-    let mut rows = logits.values.chunks_exact(vocab_size);
-    for (span, fault) in batch.spans.iter().zip(&mut logits.faults) {
-        for row in rows.by_ref().take(span.wanted().len()) {
-            if fault.is_none() && not_finite(row, vocab_size).is_some() {
-                *fault =
-                    Some(Error::NotFinite { what: "what the language head (`output`) computed".to_owned() });
-            }
+        let wanted = batch.wanted();
+        logits.reset(self.spec.vocab_size, wanted.len(), batch.spans.len());
+        self.run_blocks(batch, &mut logits.faults)?;
+        if !wanted.is_empty() {
+            self.run_head(&wanted, logits)?;
+            self.find_head_faults(batch, logits);
         }
+        Ok(())
     }
 }

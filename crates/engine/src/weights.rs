@@ -1,13 +1,21 @@
-//! The tensors of a file, taken out by name with the shape that the spec demands. Each is copied once, so the file
+//! The tensors of a file, taken out by name with the shape that the spec demands. Each is packed once, so the file
 //! may go away afterwards.
 
-use std::{borrow::Cow, collections::HashSet, ops::ControlFlow, sync::Arc};
+use std::{
+    collections::HashSet,
+    ops::{ControlFlow, Range},
+    sync::Arc,
+};
 
-use candle_core::Device;
-use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use candle_core::quantized::GgmlDType;
 use gguf::{File, Tensor, TensorType};
 
-use crate::{Error, kernels::matmul, kernels::unpack, linear::Linear};
+use crate::{
+    Error,
+    kernels::packed::{Form, Packed, Refusal, widen_floats},
+    linear::Linear,
+    pool::Pool,
+};
 
 const SUPPORTED_TYPES: &str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K";
 /// A file may carry these for parts of a model that are not loaded: image towers and their projectors.
@@ -17,6 +25,7 @@ const REDUNDANT: [&str; 2] = ["attn_rot_embd", "rotary_emb.inv_freq"];
 
 pub(crate) struct Weights<'a> {
     file: &'a File,
+    pool: &'a Pool,
     taken: HashSet<String>,
     total_bytes: u64,
     taken_bytes: u64,
@@ -26,9 +35,13 @@ pub(crate) struct Weights<'a> {
 // === impl Weights ===
 
 impl<'a> Weights<'a> {
-    pub fn new(file: &'a File, progress: &'a mut dyn FnMut(f32) -> ControlFlow<()>) -> Weights<'a> {
+    pub fn new(
+        file: &'a File,
+        pool: &'a Pool,
+        progress: &'a mut dyn FnMut(f32) -> ControlFlow<()>,
+    ) -> Weights<'a> {
         let total_bytes = total_bytes(file.header());
-        Weights { file, taken: HashSet::new(), total_bytes, taken_bytes: 0, progress }
+        Weights { file, pool, taken: HashSet::new(), total_bytes, taken_bytes: 0, progress }
     }
 
     pub fn has(&self, name: &str) -> bool {
@@ -48,11 +61,9 @@ impl<'a> Weights<'a> {
     /// A table of floats of ggml's `shape`, if the file has it.
     pub fn floats(&mut self, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>, Error> {
         let Some(tensor) = self.take(name, shape)? else { return Ok(None) };
-        let kind = dtype(tensor.kind)
-            .filter(|&kind| matmul::is_float(kind))
-            .ok_or_else(|| unsupported(tensor, "F32, F16, BF16"))?;
         let mut values = vec![0.0; shape.iter().product()];
-        unpack::widen(kind, self.file.data(tensor), &mut values);
+        let kind = dtype(tensor.kind).filter(|&kind| widen_floats(kind, self.file.data(tensor), &mut values));
+        kind.ok_or_else(|| unsupported(tensor, "F32, F16, BF16"))?;
         if !values.iter().all(|value| value.is_finite()) {
             return Err(Error::NotFinite { what: format!("tensor `{name}`") });
         }
@@ -65,20 +76,20 @@ impl<'a> Weights<'a> {
     }
 
     /// A matrix of `rows` by `cols`, if the file has it.
-    pub fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Option<Arc<QTensor>>, Error> {
+    pub fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Option<Arc<Packed>>, Error> {
         let Some(tensor) = self.take(name, &[cols, rows])? else { return Ok(None) };
-        self.load(tensor, rows, cols).map(Some)
+        self.pack(tensor, 0..rows, cols).map(Some)
     }
 
     /// A matrix that must be there.
-    pub fn expect_matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Arc<QTensor>, Error> {
+    pub fn expect_matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Arc<Packed>, Error> {
         self.matrix(name, rows, cols)?.ok_or_else(|| missing(name))
     }
 
     /// The map `name`, with its bias if it has one.
     pub fn linear(&mut self, name: &str, rows: usize, cols: usize) -> Result<Linear, Error> {
         let weight = self.expect_matrix(&format!("{name}.weight"), rows, cols)?;
-        Ok(Linear::new(weight, 0, rows, self.vector(&format!("{name}.bias"), rows)?))
+        Ok(Linear::new(weight, self.vector(&format!("{name}.bias"), rows)?))
     }
 
     /// The maps that the tensor `name` holds one below another, `parts` rows each.
@@ -89,15 +100,18 @@ impl<'a> Weights<'a> {
         cols: usize,
     ) -> Result<[Linear; N], Error> {
         let rows = parts.iter().sum();
-        let weight = self.expect_matrix(&format!("{name}.weight"), rows, cols)?;
+        let weight = format!("{name}.weight");
+        let tensor = self.take(&weight, &[cols, rows])?.ok_or_else(|| missing(&weight))?;
         let bias = self.vector(&format!("{name}.bias"), rows)?;
         let mut first = 0;
-        Ok(parts.map(|rows| {
-            let at = first;
-            first += rows;
-            let bias = bias.as_ref().map(|bias| bias[at..first].to_vec());
-            Linear::new(weight.clone(), at, rows, bias)
-        }))
+        let mut maps = Vec::with_capacity(N);
+        for rows in parts {
+            let range = first..first + rows;
+            let bias = bias.as_ref().map(|bias| bias[range.clone()].to_vec());
+            maps.push(Linear::new(self.pack(tensor, range.clone(), cols)?, bias));
+            first = range.end;
+        }
+        maps.try_into().map_err(|_| Error::Compute("a fused tensor has lost a part".to_owned()))
     }
 
     /// One map for each of `count` experts: the tensor `name` holds them one behind another.
@@ -110,8 +124,22 @@ impl<'a> Weights<'a> {
     ) -> Result<Vec<Linear>, Error> {
         let name = format!("{name}.weight");
         let tensor = self.take(&name, &[cols, rows, count])?.ok_or_else(|| missing(&name))?;
-        let weight = self.load(tensor, count * rows, cols)?;
-        Ok((0..count).map(|at| Linear::new(weight.clone(), at * rows, rows, None)).collect())
+        let pack = |at: usize| self.pack(tensor, at * rows..(at + 1) * rows, cols);
+        (0..count).map(|at| Ok(Linear::new(pack(at)?, None))).collect()
+    }
+
+    /// Packs some rows of a tensor.
+    fn pack(&self, tensor: &Tensor, rows: Range<usize>, cols: usize) -> Result<Arc<Packed>, Error> {
+        let kind = dtype(tensor.kind)
+            .filter(|&kind| Form::of(kind).is_some())
+            .ok_or_else(|| unsupported(tensor, SUPPORTED_TYPES))?;
+        let stride = cols / kind.block_size() * kind.type_size();
+        let bytes = &self.file.data(tensor)[rows.start * stride..rows.end * stride];
+        match Packed::pack(self.pool, kind, bytes, (rows.len(), cols)) {
+            Ok(packed) => Ok(Arc::new(packed)),
+            Err(Refusal::NotFinite) => Err(Error::NotFinite { what: format!("tensor `{}`", tensor.name) }),
+            Err(Refusal::OutOfMemory { needed }) => Err(Error::OutOfMemory { what: "the weights", needed }),
+        }
     }
 
     /// Fails if the file has a tensor that nobody took: a model that is half understood would talk nonsense.
@@ -124,19 +152,6 @@ impl<'a> Weights<'a> {
                 architecture: header.architecture()?.to_owned(),
             }),
         }
-    }
-
-    fn load(&self, tensor: &Tensor, rows: usize, cols: usize) -> Result<Arc<QTensor>, Error> {
-        let kind = dtype(tensor.kind)
-            .filter(|&kind| matmul::is_supported(kind))
-            .ok_or_else(|| unsupported(tensor, SUPPORTED_TYPES))?;
-        let bytes = self.file.data(tensor);
-        if !(bytes.as_ptr() as usize).is_multiple_of(align_of::<f32>()) {
-            let problem = format!("must be a multiple of 4, got {}", self.file.header().alignment);
-            return Err(Error::InvalidKey { key: "general.alignment".to_owned(), problem });
-        }
-        let storage = QStorage::from_data(Cow::Borrowed(bytes), &Device::Cpu, kind)?;
-        Ok(Arc::new(QTensor::new(storage, (rows, cols))?))
     }
 
     /// `shape` is ggml's: the contiguous dimension first.

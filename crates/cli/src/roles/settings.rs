@@ -104,7 +104,7 @@ const THREADS: Setting<u64> =
         uint(text).filter(|threads| (1..=MAX_THREADS).contains(threads))
     });
 const TIER: Setting<Tier> =
-    Setting::new("", &["CARAVAN_CPU"], "scalar, avx2 or avx512, and the processor's", |text| {
+    Setting::new("", &["CARAVAN_CPU"], "scalar, avx2, avx-vnni, avx512 or avx512-bf16, and the processor's", |text| {
         Tier::from_name(text).filter(|tier| tier.is_available())
     });
 const GUESSES: Setting<u64> =

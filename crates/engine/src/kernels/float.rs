@@ -1,7 +1,7 @@
 //! The few float functions that the kernels share, written so that a compiler turns a loop over them into vectors.
 
 /// Independent sums of one dot product. Fixed, because the order of additions is part of a result.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// `a · b`.
 #[inline(always)]
@@ -11,12 +11,12 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0f32; LANES];
     for (a, b) in a_lanes.iter().zip(b_lanes) {
         for lane in 0..LANES {
-            sums[lane] += a[lane] * b[lane];
+            sums[lane] = a[lane].mul_add(b[lane], sums[lane]);
         }
     }
     let mut sum = reduce(sums);
     for (a, b) in a_tail.iter().zip(b_tail) {
-        sum += a * b;
+        sum = a.mul_add(*b, sum);
     }
     sum
 }
@@ -47,12 +47,16 @@ pub(super) fn sum(values: &[f32]) -> f32 {
     tail.iter().fold(reduce(sums), |sum, value| sum + value)
 }
 
-/// `out += scale * values`.
+/// The largest value, NaN left out; minus infinity if there is none. `values` are a whole number of [`LANES`].
 #[inline(always)]
-pub(super) fn add_scaled(out: &mut [f32], values: &[f32], scale: f32) {
-    for (out, value) in out.iter_mut().zip(values) {
-        *out += scale * value;
+pub(super) fn maximum(values: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for values in values.as_chunks::<LANES>().0 {
+        for lane in 0..LANES {
+            lanes[lane] = if values[lane] > lanes[lane] { values[lane] } else { lanes[lane] };
+        }
     }
+    lanes.into_iter().fold(f32::NEG_INFINITY, |highest, value| if value > highest { value } else { highest })
 }
 
 /// e^x to within 2 units in the last place, without branches, so that a loop over it becomes vectors. Below the
@@ -67,14 +71,14 @@ pub(super) fn exp(x: f32) -> f32 {
     // Clamped so that the exponent below stays in its field; the two selects at the end set what is outside.
     let clamped = if x > 88.0 { 88.0 } else { x };
     let clamped = if clamped < -87.0 { -87.0 } else { clamped };
-    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
+    let shifted = clamped.mul_add(std::f32::consts::LOG2_E, ROUND);
     let whole = shifted - ROUND;
-    let rest = clamped - whole * LN2_HIGH - whole * LN2_LOW;
-    let mut sum = 1.987_569_1e-4;
+    let rest = whole.mul_add(-LN2_LOW, whole.mul_add(-LN2_HIGH, clamped));
+    let mut sum: f32 = 1.987_569_1e-4;
     for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        sum = sum * rest + coefficient;
+        sum = sum.mul_add(rest, coefficient);
     }
-    let mantissa = sum * rest * rest + rest + 1.0;
+    let mantissa = (sum * rest).mul_add(rest, rest) + 1.0;
     let exponent = (shifted.to_bits() << 23).wrapping_add(0x3f80_0000);
     let result = mantissa * f32::from_bits(exponent);
     let result = if x < -87.0 { 0.0 } else { result };

@@ -5,13 +5,23 @@
 pub enum Tier {
     /// What every processor of the target has.
     Scalar,
+    /// AVX2 with FMA and F16C.
     Avx2,
-    /// AVX-512 with byte dot products (VNNI).
+    /// AVX2 with byte dot products.
+    AvxVnni,
+    /// AVX-512 with byte dot products.
     Avx512,
+    /// AVX-512 with byte and bfloat dot products.
+    Avx512Bf16,
+}
+
+#[cfg(target_arch = "x86_64")]
+macro_rules! has {
+    ($($feature:tt),*) => { $(is_x86_feature_detected!($feature))&&* };
 }
 
 impl Tier {
-    pub const ALL: [Tier; 3] = [Tier::Scalar, Tier::Avx2, Tier::Avx512];
+    pub const ALL: [Tier; 5] = [Tier::Scalar, Tier::Avx2, Tier::AvxVnni, Tier::Avx512, Tier::Avx512Bf16];
 
     /// The best that this processor has.
     pub fn detect() -> Tier {
@@ -22,15 +32,12 @@ impl Tier {
         #[cfg(target_arch = "x86_64")]
         match self {
             Tier::Scalar => true,
-            Tier::Avx2 => is_x86_feature_detected!("avx2"),
+            Tier::Avx2 => has!("avx2", "fma", "f16c"),
+            Tier::AvxVnni => Tier::Avx2.is_available() && has!("avxvnni"),
             Tier::Avx512 => {
-                is_x86_feature_detected!("avx2")
-                    && is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512dq")
-                    && is_x86_feature_detected!("avx512vnni")
+                Tier::Avx2.is_available() && has!("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni")
             }
+            Tier::Avx512Bf16 => Tier::Avx512.is_available() && has!("avx512bf16"),
         }
         #[cfg(not(target_arch = "x86_64"))]
         matches!(self, Tier::Scalar)
@@ -40,7 +47,9 @@ impl Tier {
         match self {
             Tier::Scalar => "scalar",
             Tier::Avx2 => "avx2",
+            Tier::AvxVnni => "avx-vnni",
             Tier::Avx512 => "avx512",
+            Tier::Avx512Bf16 => "avx512-bf16",
         }
     }
 
@@ -72,16 +81,17 @@ macro_rules! tiered {
         $vis fn $name(cpu: $crate::kernels::Cpu, $($arg: $type),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx2")]
+                #[target_feature(enable = "avx2,fma,f16c")]
                 fn avx2($($arg: $type),*) $(-> $ret)? { $body($($arg),*) }
-                #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512dq")]
+                #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
                 fn avx512($($arg: $type),*) $(-> $ret)? { $body($($arg),*) }
+                use $crate::Tier;
                 match cpu.tier() {
+                    Tier::Scalar => {}
                     // SAFETY: a `Cpu` exists only for a tier that this processor has.
-                    $crate::Tier::Avx2 => return unsafe { avx2($($arg),*) },
+                    Tier::Avx2 | Tier::AvxVnni => return unsafe { avx2($($arg),*) },
                     // SAFETY: as above.
-                    $crate::Tier::Avx512 => return unsafe { avx512($($arg),*) },
-                    $crate::Tier::Scalar => {}
+                    Tier::Avx512 | Tier::Avx512Bf16 => return unsafe { avx512($($arg),*) },
                 }
             }
             let _ = cpu;
@@ -90,6 +100,51 @@ macro_rules! tiered {
     };
 }
 pub(super) use tiered;
+
+/// Compiles a kernel that is written over [`super::lanes::Lanes`] for every tier and picks at run time. The wrapper is
+/// as unsafe as the body, except that the instructions are there.
+macro_rules! tiered_lanes {
+    (
+        $(#[$meta:meta])*
+        $vis:vis unsafe fn $name:ident[$($generic:tt)*][$($given:tt)*]($($arg:ident: $type:ty),* $(,)?) = $($body:ident)::+
+    ) => {
+        $(#[$meta])*
+        $vis unsafe fn $name<$($generic)*>(cpu: $crate::kernels::Cpu, $($arg: $type),*) {
+            #[cfg(target_arch = "x86_64")]
+            {
+                use $crate::{Tier, kernels::lanes::x86};
+                #[target_feature(enable = "avx2,fma,f16c")]
+                unsafe fn avx2<$($generic)*>($($arg: $type),*) {
+                    // SAFETY: the caller's promise.
+                    unsafe { $($body)::+::<x86::Avx2, $($given)*>($($arg),*) }
+                }
+                #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+                unsafe fn avx_vnni<$($generic)*>($($arg: $type),*) {
+                    // SAFETY: the caller's promise.
+                    unsafe { $($body)::+::<x86::AvxVnni, $($given)*>($($arg),*) }
+                }
+                #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+                unsafe fn avx512<$($generic)*>($($arg: $type),*) {
+                    // SAFETY: the caller's promise.
+                    unsafe { $($body)::+::<x86::Avx512, $($given)*>($($arg),*) }
+                }
+                // SAFETY: a `Cpu` exists only for a tier that this processor has; the rest is the caller's promise.
+                unsafe {
+                    match cpu.tier() {
+                        Tier::Scalar => {}
+                        Tier::Avx2 => return avx2::<$($given)*>($($arg),*),
+                        Tier::AvxVnni => return avx_vnni::<$($given)*>($($arg),*),
+                        Tier::Avx512 | Tier::Avx512Bf16 => return avx512::<$($given)*>($($arg),*),
+                    }
+                }
+            }
+            let _ = cpu;
+            // SAFETY: the caller's promise.
+            unsafe { $($body)::+::<$crate::kernels::lanes::Scalar, $($given)*>($($arg),*) }
+        }
+    };
+}
+pub(super) use tiered_lanes;
 
 #[cfg(test)]
 mod tests {

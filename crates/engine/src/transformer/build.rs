@@ -2,7 +2,6 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
-use candle_core::quantized::QTensor;
 use gguf::File;
 
 use super::{
@@ -17,6 +16,7 @@ use super::{
 use crate::{
     Error,
     compute::Compute,
+    kernels::packed::Packed,
     linear::Linear,
     spec::{Experts, Layout, Spec},
     weights::Weights,
@@ -38,7 +38,7 @@ impl Transformer {
         setup: Setup,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Transformer, Error> {
-        let mut weights = Weights::new(file, progress);
+        let mut weights = Weights::new(file, &setup.compute.pool, progress);
         let embedding = weights.expect_matrix("token_embd.weight", spec.vocab_size, spec.width)?;
         let entry = Entry::load(&mut weights, &spec)?;
         let mut branches = Vec::new();
@@ -72,10 +72,10 @@ impl Transformer {
 }
 
 /// A file without one has it tied to the embedding.
-fn head(weights: &mut Weights<'_>, spec: &Spec, embedding: &Arc<QTensor>) -> Result<Linear, Error> {
+fn head(weights: &mut Weights<'_>, spec: &Spec, embedding: &Arc<Packed>) -> Result<Linear, Error> {
     let weight = weights.matrix("output.weight", spec.vocab_size, spec.width)?;
     let bias = weights.vector("output.bias", spec.vocab_size)?;
-    Ok(Linear::new(weight.unwrap_or_else(|| embedding.clone()), 0, spec.vocab_size, bias))
+    Ok(Linear::new(weight.unwrap_or_else(|| embedding.clone()), bias))
 }
 
 fn attention_branch(weights: &mut Weights<'_>, spec: &Spec, block: usize) -> Result<Branch, Error> {

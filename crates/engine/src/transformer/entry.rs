@@ -3,7 +3,7 @@
 use super::norm::Norm;
 use crate::{
     Error,
-    compute::Compute,
+    kernels::Cpu,
     spec::{Layout, Spec},
     weights::Weights,
 };
@@ -35,7 +35,7 @@ impl Entry {
     }
 
     /// `stream`: [n, width], of tokens at `positions`.
-    pub fn apply(&self, compute: &Compute, positions: &[u32], stream: &mut [f32]) {
+    pub fn apply(&self, cpu: Cpu, positions: &[u32], stream: &mut [f32]) {
         let width = stream.len() / positions.len().max(1);
         for (row, &position) in stream.chunks_exact_mut(width.max(1)).zip(positions) {
             let place = self.positions.as_ref().map(|table| &table[position as usize * width..][..width]);
@@ -44,7 +44,7 @@ impl Entry {
             }
         }
         if let Some(norm) = &self.norm {
-            norm.apply(compute, stream);
+            norm.apply(cpu, stream);
         }
     }
 }

@@ -4,10 +4,12 @@
 
 use super::feed_forward::{self, FeedForward};
 use crate::{
-    Error,
     compute::Compute,
-    kernels::route,
-    linear::{Input, Linear},
+    kernels::{
+        route,
+        rows::{Forms, Rows},
+    },
+    linear::Linear,
 };
 
 pub(super) struct Experts {
@@ -33,7 +35,7 @@ pub(super) struct Buffers {
     /// By expert, then by row.
     routes: Vec<Route>,
     best: Vec<(u32, f32)>,
-    gathered: Input,
+    gathered: Rows,
     result: Vec<f32>,
     body: feed_forward::Buffers,
 }
@@ -46,42 +48,46 @@ struct Route {
 }
 
 impl Experts {
-    /// `input`: [n, width] to `out`: [n, width].
+    /// The forms in which the maps that every row goes through want the input of the branch.
+    pub fn forms(&self) -> Forms {
+        let shared = self.shared.as_ref().map_or(Forms::default(), |shared| shared.body.forms());
+        shared.and(Linear::forms([&self.router]))
+    }
+
+    /// `input`: [n, width], and the same as plain `values`, to `out`: [n, width].
     pub fn forward(
         &self,
         compute: &Compute,
         buffers: &mut Buffers,
-        input: &mut Input,
+        (input, values): (&Rows, &[f32]),
         out: &mut Vec<f32>,
-    ) -> Result<(), Error> {
+    ) {
         let width = self.router.cols();
-        Linear::forward(compute, input, &mut [(&self.router, &mut buffers.scores)])?;
+        Linear::forward(compute, input, &mut [(&self.router, &mut buffers.scores)]);
         self.route(buffers);
         match &self.shared {
             Some(SharedExpert { body, gate }) => {
-                body.forward(compute, &mut buffers.body, input, out)?; // [n, width]
+                body.forward(compute, &mut buffers.body, (input, out)); // [n, width]
                 if let Some(gate) = gate {
-                    route::gate_rows(out, input.rows(), gate);
+                    route::gate_rows(out, values, gate);
                 }
             }
             None => {
                 out.clear();
-                out.resize(input.rows().len(), 0.0);
+                out.resize(values.len(), 0.0);
             }
         }
         let Buffers { routes, gathered, result, body, .. } = buffers;
         for routes in routes.chunk_by(|one, next| one.expert == next.expert) {
-            let rows = gathered.values();
-            rows.clear();
-            routes.iter().for_each(|route| rows.extend(&input.rows()[part(route, width)]));
             let expert = &self.experts[routes[0].expert as usize];
-            expert.forward(compute, body, gathered, result)?; // [routes, width]
+            let fill = |row: usize, to: &mut [f32]| to.copy_from_slice(&values[part(&routes[row], width)]);
+            gathered.fill((&compute.pool, compute.cpu), (routes.len(), width), expert.forms(), fill);
+            expert.forward(compute, body, (gathered, result)); // [routes, width]
             for (route, result) in routes.iter().zip(result.chunks_exact(width)) {
                 let row = out[part(route, width)].iter_mut();
                 row.zip(result).for_each(|(value, result)| *value += route.weight * result);
             }
         }
-        Ok(())
     }
 
     fn route(&self, buffers: &mut Buffers) {

@@ -1,10 +1,12 @@
 //! The body of a feed-forward branch: a gated unit, or one without a gate.
 
 use crate::{
-    Error,
     compute::Compute,
-    kernels::activation::{self, Activation},
-    linear::{Input, Linear},
+    kernels::{
+        activation::{self, Activation},
+        rows::{Forms, Rows},
+    },
+    linear::Linear,
 };
 
 pub(super) struct FeedForward {
@@ -17,32 +19,35 @@ pub(super) struct FeedForward {
 /// Room for a step, used again by the next branch.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
-    inner: Input,
+    gate: Vec<f32>,
     up: Vec<f32>,
+    input: Rows,
 }
 
 impl FeedForward {
+    /// The forms in which the maps want the input of the branch.
+    pub fn forms(&self) -> Forms {
+        Linear::forms(self.gate.iter().chain([&self.up]))
+    }
+
     /// `input`: [n, width] to `out`: [n, width].
-    pub fn forward(
-        &self,
-        compute: &Compute,
-        buffers: &mut Buffers,
-        input: &mut Input,
-        out: &mut Vec<f32>,
-    ) -> Result<(), Error> {
-        let Buffers { inner, up } = buffers;
-        let width = self.down.cols();
-        if let Some(gate) = &self.gate {
-            Linear::forward(compute, input, &mut [(gate, inner.values()), (&self.up, up)])?; // [n, inner] each
-            compute.pool.rows(inner.values(), width, |first, gate| {
-                activation::gated(compute.cpu, self.activation, gate, &up[first * width..][..gate.len()]);
-            });
-        } else {
-            Linear::forward(compute, input, &mut [(&self.up, inner.values())])?; // [n, inner]
-            compute.pool.rows(inner.values(), width, |_, values| {
-                activation::plain(compute.cpu, self.activation, values);
-            });
-        }
-        Linear::forward(compute, inner, &mut [(&self.down, out)]) // [n, width]
+    pub fn forward(&self, compute: &Compute, buffers: &mut Buffers, (rows, out): (&Rows, &mut Vec<f32>)) {
+        let Buffers { gate, up, input } = buffers;
+        let mut maps = vec![(&self.up, &mut *up)];
+        maps.extend(self.gate.as_ref().map(|map| (map, &mut *gate)));
+        Linear::forward(compute, rows, &mut maps); // [n, inner] each
+        let inner = self.down.cols();
+        let fill = |row: usize, to: &mut [f32]| {
+            let part = row * inner..(row + 1) * inner;
+            if self.gate.is_some() {
+                to.copy_from_slice(&gate[part.clone()]);
+                activation::gated(compute.cpu, self.activation, to, &up[part]);
+            } else {
+                to.copy_from_slice(&up[part]);
+                activation::plain(compute.cpu, self.activation, to);
+            }
+        };
+        input.fill((&compute.pool, compute.cpu), (rows.rows, inner), Linear::forms([&self.down]), fill);
+        Linear::forward(compute, input, &mut [(&self.down, out)]); // [n, width]
     }
 }

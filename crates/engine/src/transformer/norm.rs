@@ -2,7 +2,6 @@
 
 use crate::{
     Error,
-    compute::Compute,
     kernels::{
         Cpu,
         layer_norm::{Affine, layer_norm},
@@ -71,13 +70,8 @@ impl Norm {
         Ok(Norm { kind: spec.norm, dim, weight, bias, epsilon: spec.epsilon })
     }
 
-    /// Normalises `rows`, [n, weight.len()], on all threads.
-    pub fn apply(&self, compute: &Compute, rows: &mut [f32]) {
-        compute.pool.rows(rows, self.weight.len(), |_, rows| self.apply_here(compute.cpu, rows));
-    }
-
-    /// Normalises `rows` on this thread.
-    pub fn apply_here(&self, cpu: Cpu, rows: &mut [f32]) {
+    /// Normalises `rows`, [n, weight.len()].
+    pub fn apply(&self, cpu: Cpu, rows: &mut [f32]) {
         match self.kind {
             NormKind::RootMeanSquare => norm::rms(cpu, rows, &self.weight, self.epsilon),
             NormKind::Layer => {

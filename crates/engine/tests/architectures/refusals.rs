@@ -163,6 +163,16 @@ fn poisoned(name: &str, value: f32) -> Vec<u8> {
     })
 }
 
+/// The model with all values of `name` as large as a float can be.
+fn overflowing(name: &str) -> Vec<u8> {
+    changed(&llama(), &[], |tensor, data| {
+        if tensor.name == name {
+            data.as_chunks_mut().0.fill(f32::MAX.to_le_bytes());
+        }
+        true
+    })
+}
+
 #[test]
 fn a_norm_that_is_not_finite_is_found_at_load() {
     let text = refused(&poisoned("blk.0.attn_norm.weight", f32::NAN));
@@ -172,13 +182,21 @@ fn a_norm_that_is_not_finite_is_found_at_load() {
 }
 
 #[test]
+fn a_weight_that_is_not_finite_is_found_at_load() {
+    for name in ["blk.1.ffn_down.weight", "blk.0.attn_v.weight", "output.weight", "token_embd.weight"] {
+        let text = refused(&poisoned(name, f32::NAN));
+        assert!(text.starts_with(&format!("tensor `{name}` is not a finite number")), "{text}");
+    }
+}
+
+#[test]
 fn numbers_that_break_in_a_step_end_the_sequence_and_name_the_block() {
     for (name, what) in [
-        ("blk.1.ffn_down.weight", "what block 1 (`blk.1`) computed"),
-        ("blk.0.attn_v.weight", "what block 0 (`blk.0`) computed"),
-        ("output.weight", "what the language head (`output`) computed"),
+        ("blk.1.ffn_norm.weight", "what block 1 (`blk.1`) computed"),
+        ("blk.0.attn_norm.weight", "what block 0 (`blk.0`) computed"),
+        ("output_norm.weight", "what the language head (`output`) computed"),
     ] {
-        let mut engine = load(&poisoned(name, f32::NAN), options(1, 4)).unwrap();
+        let mut engine = load(&overflowing(name), options(1, 4)).unwrap();
         engine.admit(greedy(1, tokens(10), 5)).unwrap();
         let mut events = Vec::new();
         while !engine.is_idle() {
