@@ -39,6 +39,8 @@ pub enum Error {
     NotFinite { what: String },
     #[error("not enough memory: {needed} bytes are needed for {what}")]
     OutOfMemory { what: &'static str, needed: u64 },
+    #[error("`format`: {0}")]
+    Grammar(String),
     #[error("this model cannot {what}")]
     Unsupported { what: &'static str },
     #[error("the load was given up")]
@@ -62,6 +64,7 @@ impl Error {
             | Error::TokenOutOfRange { .. }
             | Error::InvalidOption { .. }
             | Error::InvalidSampling { .. }
+            | Error::Grammar(_)
             | Error::Unsupported { .. } => Code::Invalid,
             Error::OutOfMemory { .. } => Code::OutOfMemory,
             Error::GivenUp => Code::Canceled,

@@ -5,12 +5,14 @@
 //! matter which engine makes it.
 
 mod candidates;
+mod mask;
 mod philox;
 
 use std::collections::HashMap;
 
 use crate::{Error, Logprobs, Sampling};
 use candidates::Candidates;
+pub use mask::Mask;
 
 /// Working memory, one for all sequences of an engine.
 #[derive(Debug, Default)]
@@ -22,37 +24,40 @@ pub struct Sampler {
     counts: HashMap<u32, u32>,
 }
 
+/// What a choice depends on beside the logits.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Choice<'a> {
+    /// All tokens before this one, the prompt included; penalties look at its end.
+    pub history: &'a [u32],
+    /// How many tokens of output come before this one.
+    pub position: u64,
+    /// What may be picked; `None` = everything. Never empty.
+    pub allowed: Option<&'a Mask>,
+}
+
 // === impl Sampler ===
 
 impl Sampler {
     /// Picks a token.
     ///
-    /// * `logits`: one per token of the vocabulary, straight from the model. One that is not finite is an error: the
-    ///   choice would be garbage.
-    /// * `history`: all tokens before this one, the prompt included; penalties look at its end.
-    /// * `position`: how many tokens of output come before this one.
+    /// `logits`: one per token of the vocabulary, straight from the model. One that is not finite is an error: the
+    /// choice would be garbage.
     ///
     /// At temperature 0 (or below) the best token wins, the lowest id on ties.
-    pub fn sample(
-        &mut self,
-        sampling: &Sampling,
-        logits: &[f32],
-        history: &[u32],
-        position: u64,
-    ) -> Result<u32, Error> {
+    pub fn sample(&mut self, sampling: &Sampling, logits: &[f32], choice: Choice<'_>) -> Result<u32, Error> {
         check_finite(logits)?;
         let logits = match sampling.has_penalties() {
             true => {
-                self.penalise(sampling, logits, history)?;
+                self.penalise(sampling, logits, choice.history)?;
                 &self.penalised
             }
             false => logits,
         };
         if sampling.temperature <= 0.0 {
-            return Ok(argmax(logits));
+            return Ok(argmax(logits, choice.allowed));
         }
-        self.candidates.narrow(sampling, logits);
-        Ok(self.candidates.draw(sampling.temperature, philox::uniform(sampling.seed, position)))
+        self.candidates.narrow(sampling, logits, choice.allowed);
+        Ok(self.candidates.draw(sampling.temperature, philox::uniform(sampling.seed, choice.position)))
     }
 
     /// The natural logarithm of the probability of `token`, and the `top` best tokens with theirs, best first: of
@@ -67,7 +72,7 @@ impl Sampler {
         let logprob = |logit: f32| (f64::from(logit) - f64::from(best) - sum.ln()) as f32;
         let mut best_tokens = Vec::new();
         if top > 0 {
-            self.candidates.fill_best(logits, top);
+            self.candidates.fill_best(logits, None, top);
             let items = self.candidates.items();
             best_tokens.extend(items.iter().map(|candidate| (candidate.id, logprob(candidate.logit))));
         }
@@ -130,10 +135,21 @@ impl Sampling {
     }
 }
 
-/// The lowest id with the best logit.
-fn argmax(logits: &[f32]) -> u32 {
-    let best = logits.iter().fold(f32::NEG_INFINITY, |best, &logit| best.max(logit));
-    logits.iter().position(|&logit| logit == best).unwrap_or(0) as u32
+/// The lowest id with the best logit, of those that are allowed.
+fn argmax(logits: &[f32], allowed: Option<&Mask>) -> u32 {
+    let Some(mask) = allowed else {
+        let best = logits.iter().fold(f32::NEG_INFINITY, |best, &logit| best.max(logit));
+        return logits.iter().position(|&logit| logit == best).unwrap_or(0) as u32;
+    };
+    let known = mask.tokens().take_while(|token| (*token as usize) < logits.len());
+    let mut best = (f32::NEG_INFINITY, 0);
+    for token in known {
+        let logit = logits[token as usize];
+        if logit > best.0 {
+            best = (logit, token);
+        }
+    }
+    best.1
 }
 
 fn check_finite(logits: &[f32]) -> Result<(), Error> {

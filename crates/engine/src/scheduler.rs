@@ -15,6 +15,7 @@
 
 mod costs;
 mod guess;
+mod masks;
 #[cfg(test)]
 mod parrot;
 mod plan;
@@ -31,6 +32,7 @@ use crate::{
     sampler::Sampler,
 };
 use costs::Costs;
+use masks::Masker;
 use running::Running;
 
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +62,7 @@ pub(crate) struct Scheduler<M> {
     rows: Option<usize>,
     logits: Logits,
     sampler: Sampler,
+    masker: Masker,
 }
 
 /// So many tokens of one sequence take part in a step.
@@ -88,6 +91,7 @@ impl<M: Model> Scheduler<M> {
             rows: None,
             logits: Logits::default(),
             sampler: Sampler::default(),
+            masker: Masker::default(),
         }
     }
 
@@ -165,6 +169,9 @@ impl<M: Model> Scheduler<M> {
     }
 
     fn forward(&mut self, shares: &[Share]) -> Result<(), Error> {
+        for share in shares {
+            self.running[share.at].ask_grammar(share.tokens, &mut self.masker);
+        }
         let mut batch = Batch::default();
         for share in shares {
             let running = &self.running[share.at];
@@ -215,13 +222,15 @@ impl<M: Model> Scheduler<M> {
             let is_done = running.pending() == 0;
             return is_done.then_some(Event::Finished { id, reason: FinishReason::Length });
         }
-        for row in rows {
-            match running.pick(&mut self.sampler, self.logits.row(row)) {
+        for (at, row) in rows.enumerate() {
+            match running.pick(&mut self.sampler, self.logits.row(row), at) {
                 Err(error) => return Some(Event::Failed { id, error }),
-                Ok((token, _)) if self.tokenizer.is_eog(token) && !running.ignore_eos => {
+                // The grammar has come to its end, or the model says that the answer has.
+                Ok(None) => return Some(Event::Finished { id, reason: FinishReason::Stop }),
+                Ok(Some((token, _))) if self.tokenizer.is_eog(token) && !running.ignore_eos => {
                     return Some(Event::Finished { id, reason: FinishReason::Stop });
                 }
-                Ok((token, logprob)) => {
+                Ok(Some((token, logprob))) => {
                     events.push(Event::Token { id, token, logprob });
                     if let Some(reason) = running.accept(token, &mut self.pages) {
                         return Some(Event::Finished { id, reason });

@@ -1,6 +1,6 @@
 //! One request inside the engine: what goes in, and the events that come out.
 
-use crate::Error;
+use crate::{Error, Grammar};
 
 pub type SequenceId = u64;
 
@@ -25,6 +25,8 @@ pub struct Sequence {
     pub keep: usize,
     /// Go on after an end-of-generation token.
     pub ignore_eos: bool,
+    /// What the answer must look like. It ends only where the grammar lets it, unless it runs out of room.
+    pub grammar: Option<Grammar>,
 }
 
 /// How the next token is picked. The default is greedy with every filter and penalty off; the defaults that users

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use engine::{CandleEngine, Engine, Event, LoadOptions, Sampling, Sequence, SequenceId};
+use engine::{CandleEngine, Engine, Event, Grammars, LoadOptions, Sampling, Sequence, SequenceId};
 
 const MODELS: [&str; 2] = ["SmolLM2-135M-Instruct.Q4_1.gguf", "gemma-3-270m-q4_k_m.gguf"];
 
@@ -128,6 +128,39 @@ fn a_cached_beginning_and_guesses_change_no_text_at_any_temperature() {
         assert_eq!(differing(&alone, &told), (0, 32));
     }
     assert!(cached[1] > cached[0] && cached[0] > 0, "{cached:?}");
+}
+
+#[test]
+fn an_answer_with_a_schema_is_json_of_it_whoever_guesses() {
+    let schema = r#"{"type":"object","properties":{"city":{"type":"string","maxLength":20},
+        "population":{"type":"integer","minimum":0,"maximum":99999999},"coastal":{"type":"boolean"}},
+        "required":["city","population","coastal"],"additionalProperties":false}"#;
+    for name in MODELS {
+        let mut told = Vec::new();
+        for guesses in [0, 16] {
+            let mut engine = load(name, LoadOptions { guesses, ..options(4) });
+            let grammar = Grammars::new(engine.tokenizer()).schema(schema).expect("a schema");
+            let prompt = engine.tokenizer().encode("A large city as JSON:\n", true, true);
+            for id in 0..4 {
+                let temperature = [0.0, 0.0, 1.0, 1.5][id as usize];
+                let sampling = Sampling { temperature, seed: id, ..Sampling::default() };
+                let grammar = Some(grammar.clone()).filter(|_| id > 0);
+                engine
+                    .admit(Sequence { max_tokens: Some(80), grammar, ..asked(id, &prompt, sampling) })
+                    .expect("there is a slot");
+            }
+            let (answers, _) = drain(&mut engine);
+            for id in 1..4 {
+                let text = engine.tokenizer().decode(&answers[&id]);
+                let value: serde_json::Value =
+                    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}: {text}"));
+                assert!(value["city"].is_string() && value["population"].is_u64(), "{name}: {text}");
+                assert!(value["coastal"].is_boolean(), "{name}: {text}");
+            }
+            told.push(answers);
+        }
+        assert_eq!(told[0], told[1], "{name}");
+    }
 }
 
 fn bytes_per_position(name: &str) -> u64 {

@@ -63,6 +63,7 @@ pub fn sequence(request: &GenerateRequest, prompt: Vec<u32>, context_length: usi
         shift: request.shift,
         keep,
         ignore_eos: false,
+        grammar: None,
     }
 }
 

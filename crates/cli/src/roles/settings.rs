@@ -103,10 +103,12 @@ const THREADS: Setting<u64> =
     Setting::new("threads", &["CARAVAN_THREADS"], "a number from 1 to 1024", |text| {
         uint(text).filter(|threads| (1..=MAX_THREADS).contains(threads))
     });
-const TIER: Setting<Tier> =
-    Setting::new("", &["CARAVAN_CPU"], "scalar, avx2, avx-vnni, avx512 or avx512-bf16, and the processor's", |text| {
-        Tier::from_name(text).filter(|tier| tier.is_available())
-    });
+const TIER: Setting<Tier> = Setting::new(
+    "",
+    &["CARAVAN_CPU"],
+    "scalar, avx2, avx-vnni, avx512 or avx512-bf16, and the processor's",
+    |text| Tier::from_name(text).filter(|tier| tier.is_available()),
+);
 const GUESSES: Setting<u64> =
     Setting::new("", &["CARAVAN_GUESSES"], "a number from 0 to 256; 0 = guess nothing", |text| {
         uint(text).filter(|guesses| *guesses <= MAX_GUESSES)

@@ -3,6 +3,7 @@
 
 use std::cmp::Ordering;
 
+use super::Mask;
 use crate::Sampling;
 
 /// A token and its logit.
@@ -33,11 +34,11 @@ impl Candidates {
         &self.items
     }
 
-    /// The tokens that pass every filter.
-    pub fn narrow(&mut self, sampling: &Sampling, logits: &[f32]) {
+    /// The tokens that are allowed and pass every filter.
+    pub fn narrow(&mut self, sampling: &Sampling, logits: &[f32], allowed: Option<&Mask>) {
         match sampling.top_k {
-            0 => self.fill(logits),
-            k => self.fill_best(logits, k),
+            0 => self.fill(logits, allowed),
+            k => self.fill_best(logits, allowed, k),
         }
         if sampling.typical_p < 1.0 {
             self.keep_typical(sampling.typical_p);
@@ -50,27 +51,38 @@ impl Candidates {
         }
     }
 
-    /// All tokens.
-    fn fill(&mut self, logits: &[f32]) {
+    /// All tokens that are allowed.
+    fn fill(&mut self, logits: &[f32], allowed: Option<&Mask>) {
         self.items.clear();
-        self.items.extend((0..).zip(logits).map(|(id, &logit)| Candidate { id, logit }));
+        match allowed {
+            None => self.items.extend((0..).zip(logits).map(|(id, &logit)| Candidate { id, logit })),
+            Some(mask) => self.items.extend(scored(logits, mask)),
+        }
         self.sorted = 0;
     }
 
-    /// The `k` best tokens, best first, without ever holding all of them: a pass over the logits keeps what beats
+    /// The `k` best tokens that are allowed, best first, without ever holding all of them: a pass over the logits keeps what beats
     /// the worst of the best `k` so far.
-    pub fn fill_best(&mut self, logits: &[f32], k: usize) {
+    pub fn fill_best(&mut self, logits: &[f32], allowed: Option<&Mask>, k: usize) {
         let k = k.clamp(1, logits.len().max(1));
+        match allowed {
+            None => self.keep_best((0..).zip(logits).map(|(id, &logit)| Candidate { id, logit }), k),
+            Some(mask) => self.keep_best(scored(logits, mask), k),
+        }
+    }
+
+    /// `tokens` come with rising ids.
+    fn keep_best(&mut self, tokens: impl Iterator<Item = Candidate>, k: usize) {
         // Room to collect between two selections, so that these cost little per token.
         let room = (4 * k).max(256);
         self.items.clear();
         let mut bound = f32::NEG_INFINITY;
-        for (id, &logit) in (0..).zip(logits) {
+        for candidate in tokens {
             // On a tie the lower id wins, and that is already there.
-            if logit <= bound {
+            if candidate.logit <= bound {
                 continue;
             }
-            self.items.push(Candidate { id, logit });
+            self.items.push(candidate);
             if self.items.len() == room {
                 self.items.select_nth_unstable_by(k - 1, better);
                 self.items.truncate(k);
@@ -182,6 +194,12 @@ impl Candidates {
     }
 }
 
+/// The tokens of `mask` and their logits.
+fn scored(logits: &[f32], mask: &Mask) -> impl Iterator<Item = Candidate> {
+    let known = mask.tokens().take_while(|id| (*id as usize) < logits.len());
+    known.map(|id| Candidate { id, logit: logits[id as usize] })
+}
+
 /// Proportional to the probability.
 fn weight(candidate: &Candidate, best: f32) -> f64 {
     f64::from((candidate.logit - best).exp())
@@ -200,7 +218,7 @@ mod tests {
     /// Logits of a distribution.
     fn filled(probabilities: &[f32]) -> Candidates {
         let mut candidates = Candidates::default();
-        candidates.fill(&probabilities.iter().map(|p| p.ln()).collect::<Vec<_>>());
+        candidates.fill(&probabilities.iter().map(|p| p.ln()).collect::<Vec<_>>(), None);
         candidates
     }
 
@@ -252,9 +270,9 @@ mod tests {
         #[test]
         fn the_best_are_found_as_by_sorting(logits in logits(), k in 1usize..600) {
             let mut fast = Candidates::default();
-            fast.fill_best(&logits, k);
+            fast.fill_best(&logits, None, k);
             let mut slow = Candidates::default();
-            slow.fill(&logits);
+            slow.fill(&logits, None);
             slow.items.sort_by(better);
             slow.items.truncate(k);
             prop_assert_eq!(fast.items, slow.items);
@@ -263,10 +281,10 @@ mod tests {
         #[test]
         fn the_nucleus_is_found_as_by_sorting_all(logits in logits(), p in 0.0f32..1.0) {
             let mut fast = Candidates::default();
-            fast.fill(&logits);
+            fast.fill(&logits, None);
             fast.keep_mass(p);
             let mut slow = Candidates::default();
-            slow.fill_best(&logits, logits.len());
+            slow.fill_best(&logits, None, logits.len());
             slow.keep_mass(p);
             // The sums run in another order, so the last token may fall on either side of the bound.
             prop_assert!(fast.items.len().abs_diff(slow.items.len()) <= 1);

@@ -53,7 +53,7 @@ fn filters_leave_the_distribution_that_the_reference_leaves() {
     for (number, case) in vectors.cases.iter().enumerate() {
         let (sampling, mut sampler) = (case.sampling(), Sampler::default());
         sampler.penalise(&sampling, &vectors.logits[case.row], &case.history).expect("finite");
-        sampler.candidates.narrow(&sampling, &sampler.penalised);
+        sampler.candidates.narrow(&sampling, &sampler.penalised, None);
         let items = sampler.candidates.items();
         let scaled = |item: &candidates::Candidate| f64::from(item.logit / case.temperature).exp();
         let total: f64 = items.iter().map(scaled).sum();
@@ -68,14 +68,20 @@ fn filters_leave_the_distribution_that_the_reference_leaves() {
     }
 }
 
+fn choice(history: &[u32], position: u64) -> Choice<'_> {
+    Choice { history, position, allowed: None }
+}
+
 fn sample(sampling: &Sampling, logits: &[f32], history: &[u32]) -> u32 {
-    Sampler::default().sample(sampling, logits, history, 0).expect("finite logits")
+    Sampler::default().sample(sampling, logits, choice(history, 0)).expect("finite logits")
 }
 
 /// What comes out over many positions.
 fn drawn(sampling: &Sampling, logits: &[f32]) -> Vec<u32> {
     let mut sampler = Sampler::default();
-    (0..2000).map(|position| sampler.sample(sampling, logits, &[], position).expect("finite")).collect()
+    (0..2000)
+        .map(|position| sampler.sample(sampling, logits, choice(&[], position)).expect("finite"))
+        .collect()
 }
 
 fn warm() -> Sampling {
@@ -152,13 +158,13 @@ fn tokens_outside_the_vocabulary_are_not_penalised() {
 fn broken_logits_are_an_error_that_names_the_token() {
     let mut sampler = Sampler::default();
     for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let error = sampler.sample(&warm(), &[0.0, broken], &[], 0).expect_err("broken");
+        let error = sampler.sample(&warm(), &[0.0, broken], choice(&[], 0)).expect_err("broken");
         assert!(matches!(&error, Error::NotFinite { what } if what.contains("token 1")), "{error}");
         assert!(sampler.logprobs(&[0.0, broken], 0, 1).is_err());
     }
-    assert!(sampler.sample(&warm(), &[], &[], 0).is_err());
+    assert!(sampler.sample(&warm(), &[], choice(&[], 0)).is_err());
     let harsh = Sampling { repeat_penalty: 1e-38, ..warm() };
-    let error = sampler.sample(&harsh, &[1e10, 0.0], &[0], 0).expect_err("overflow");
+    let error = sampler.sample(&harsh, &[1e10, 0.0], choice(&[0], 0)).expect_err("overflow");
     assert!(error.to_string().contains("after penalties"), "{error}");
 }
 
@@ -217,10 +223,10 @@ proptest! {
         position in any::<u64>(),
     ) {
         let mut used = Sampler::default();
-        used.sample(&sampling, &other, &history, position).expect("finite");
-        let token = used.sample(&sampling, &logits, &history, position).expect("finite");
+        used.sample(&sampling, &other, choice(&history, position)).expect("finite");
+        let token = used.sample(&sampling, &logits, choice(&history, position)).expect("finite");
         prop_assert!((token as usize) < logits.len());
-        let fresh = Sampler::default().sample(&sampling, &logits, &history, position);
+        let fresh = Sampler::default().sample(&sampling, &logits, choice(&history, position));
         prop_assert_eq!(Ok(token), fresh);
     }
 
@@ -230,7 +236,7 @@ proptest! {
         top_k in 1usize..20,
         position in any::<u64>(),
     ) {
-        let token = Sampler::default().sample(&Sampling { top_k, ..warm() }, &logits, &[], position);
+        let token = Sampler::default().sample(&Sampling { top_k, ..warm() }, &logits, choice(&[], position));
         let logit = logits[token.expect("finite") as usize];
         let ahead = logits.iter().filter(|&&other| other > logit).count();
         prop_assert!(ahead < top_k, "{} tokens are better", ahead);
@@ -242,5 +248,28 @@ proptest! {
         let sum: f64 = found.top.iter().map(|&(_, logprob)| f64::from(logprob).exp()).sum();
         prop_assert!((sum - 1.0).abs() < 1e-4, "sum {}", sum);
         prop_assert!(found.top.is_sorted_by(|a, b| a.1 >= b.1));
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_mask_leaves_the_choice_that_a_smaller_vocabulary_would_have(
+        tokens in proptest::collection::vec((-40i32..40, any::<bool>()), 1..300),
+        top_k in 0usize..20,
+        filters in any::<bool>(),
+        temperature in 0u8..3,
+        position in 0u64..1000,
+    ) {
+        let logits: Vec<f32> = tokens.iter().map(|token| token.0 as f32 / 4.0).collect();
+        let allowed: Mask = (0..).zip(&tokens).filter(|(_, token)| token.1).map(|(id, _)| id).collect();
+        prop_assume!(!allowed.is_empty());
+        let (top_p, min_p, typical_p) = if filters { (0.8, 0.05, 0.9) } else { (1.0, 0.0, 1.0) };
+        let temperature = f32::from(temperature);
+        let sampling = Sampling { top_k, top_p, min_p, typical_p, temperature, seed: 5, ..Sampling::default() };
+        let small: Vec<f32> = allowed.tokens().map(|id| logits[id as usize]).collect();
+        let expected = Sampler::default().sample(&sampling, &small, choice(&[], position)).expect("finite");
+        let masked = Choice { history: &[], position, allowed: Some(&allowed) };
+        let picked = Sampler::default().sample(&sampling, &logits, masked).expect("finite");
+        prop_assert_eq!(Some(picked), allowed.tokens().nth(expected as usize));
     }
 }

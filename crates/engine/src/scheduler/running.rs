@@ -1,10 +1,13 @@
 //! One admitted sequence: what its context holds, how much of that is computed, and what it may still do.
 
-use super::guess::{self, Record};
+use super::{
+    guess::{self, Record},
+    masks::{Constrained, Masker},
+};
 use crate::{
     Error, Event, FinishReason, Logprobs, Sampling, Sequence, SequenceId,
     pages::{Pages, Table, pages_for},
-    sampler::Sampler,
+    sampler::{Choice, Sampler},
 };
 
 /// What the context of a sequence may hold, and what a shift leaves of it.
@@ -27,6 +30,7 @@ pub(super) struct Running {
     computed: usize,
     pub table: Table,
     sampling: Sampling,
+    constrained: Option<Constrained>,
     logprobs: Option<u8>,
     prompt_tokens: usize,
     /// How many of them the cache held already.
@@ -70,6 +74,8 @@ impl Running {
             window.push(token);
             context.settle(&mut window).ok_or_else(|| too_long(prompt.len()))?;
         }
+        let constraint = sequence.grammar.map(|grammar| grammar.begin()).transpose()?;
+        let constrained = constraint.map(|constraint| Constrained::new(constraint, prompt[given..].to_vec()));
         Ok(Running {
             id: sequence.id,
             context,
@@ -77,6 +83,7 @@ impl Running {
             computed: 0,
             table: Table::default(),
             sampling: sequence.sampling,
+            constrained,
             logprobs: sequence.logprobs,
             prompt_tokens: prompt.len(),
             cached_tokens: 0,
@@ -202,17 +209,43 @@ impl Running {
         Some(Event::Prefilled { id, prompt_tokens, cached_tokens })
     }
 
-    /// Picks the next token from `logits`.
-    pub fn pick(&self, sampler: &mut Sampler, logits: &[f32]) -> Result<(u32, Option<Logprobs>), Error> {
-        let token = sampler.sample(&self.sampling, logits, &self.history, self.emitted)?;
+    /// Has its grammar look for what may be picked after the next `count` tokens, if anything may.
+    pub fn ask_grammar(&mut self, count: usize, masker: &mut Masker) {
+        if self.picks_after(count)
+            && let Some(constrained) = &mut self.constrained
+        {
+            constrained.ask(&self.guesses, masker);
+        }
+    }
+
+    /// Picks the next token from `logits`, which are row `row` of its rows of the step. `None` when its grammar has come
+    /// to an end.
+    pub fn pick(
+        &mut self,
+        sampler: &mut Sampler,
+        logits: &[f32],
+        row: usize,
+    ) -> Result<Option<(u32, Option<Logprobs>)>, Error> {
+        let allowed = match &mut self.constrained {
+            None => None,
+            Some(constrained) => match constrained.mask(row)? {
+                None => return Ok(None),
+                allowed => allowed,
+            },
+        };
+        let choice = Choice { history: &self.history, position: self.emitted, allowed };
+        let token = sampler.sample(&self.sampling, logits, choice)?;
         let logprobs = self.logprobs.map(|top| sampler.logprobs(logits, token, top.into())).transpose()?;
-        Ok((token, logprobs))
+        Ok(Some((token, logprobs)))
     }
 
     /// Takes a token that was emitted into the context. A reason when it was the last one.
     pub fn accept(&mut self, token: u32, pages: &mut Pages) -> Option<FinishReason> {
         self.emitted += 1;
         self.left = self.left.map(|left| left - 1);
+        if let Some(constrained) = &mut self.constrained {
+            constrained.accept(token);
+        }
         self.history.push(token);
         self.window.push(token);
         let before = self.window.len();

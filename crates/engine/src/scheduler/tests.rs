@@ -1,5 +1,6 @@
 //! The scheduler on a model that needs no weights: who runs when, and that every story is the one told alone.
 
+mod grammars;
 mod guessing;
 mod pacing;
 mod scarcity;

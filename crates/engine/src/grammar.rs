@@ -1,0 +1,100 @@
+//! What an answer must look like: JSON, or JSON of a schema. Compiled once, then every sequence walks through it token
+//! by token and asks what may come next.
+//!
+//! The grammar is llguidance's (Earley parsing over derivatives of regular expressions, with the vocabulary as a trie);
+//! only [`guidance`] knows that. Which answers have a grammar is not decided here.
+
+mod guidance;
+mod schema;
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use crate::{Error, Tokenizer, sampler::Mask};
+use guidance::Guidance;
+
+/// A compiled grammar. Cheap to clone; sequences share it.
+#[derive(Clone)]
+pub struct Grammar(Arc<dyn Begin>);
+
+/// Compiles grammars for the vocabulary of one model.
+pub struct Grammars {
+    tokenizer: Arc<Tokenizer>,
+    /// Made when the first grammar is asked for: it takes tenths of a second and some memory.
+    guidance: OnceLock<Result<Guidance, Error>>,
+}
+
+/// Where constraints come from.
+pub(crate) trait Begin: Send + Sync {
+    /// At the beginning of an answer.
+    fn begin(&self) -> Result<Box<dyn Constraint>, Error>;
+}
+
+/// How far one answer has come in its grammar. Two implementations: llguidance's, and the counter that the scheduler is
+/// tested with.
+pub trait Constraint: Send {
+    /// What may come next; empty when nothing may. A token that ends an answer is in it if and only if the grammar is
+    /// satisfied.
+    fn allowed(&mut self) -> Result<Mask, Error>;
+
+    /// `token`, which was allowed, has come.
+    fn accept(&mut self, token: u32) -> Result<(), Error>;
+
+    /// Forgets the last `tokens` that were accepted.
+    fn rewind(&mut self, tokens: usize) -> Result<(), Error>;
+}
+
+// === impl Grammar ===
+
+impl Grammar {
+    pub(crate) fn new(begin: impl Begin + 'static) -> Grammar {
+        Grammar(Arc::new(begin))
+    }
+
+    /// Where an answer begins.
+    pub fn begin(&self) -> Result<Box<dyn Constraint>, Error> {
+        self.0.begin()
+    }
+}
+
+/// The same compilation, not the same language.
+impl PartialEq for Grammar {
+    fn eq(&self, other: &Grammar) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for Grammar {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Grammar")
+    }
+}
+
+// === impl Grammars ===
+
+impl Grammars {
+    pub fn new(tokenizer: Arc<Tokenizer>) -> Grammars {
+        Grammars { tokenizer, guidance: OnceLock::new() }
+    }
+
+    /// Any JSON object, as Ollama's `"format": "json"` means it.
+    pub fn json(&self) -> Result<Grammar, Error> {
+        self.schema(r#"{"type":"object"}"#)
+    }
+
+    /// JSON of a schema, which is bounded in size and in depth. Takes milliseconds, the first time tenths of a second.
+    pub fn schema(&self, text: &str) -> Result<Grammar, Error> {
+        let schema = schema::read(text)?;
+        let guidance = self.guidance.get_or_init(|| Guidance::new(&self.tokenizer)).as_ref();
+        Ok(Grammar::new(guidance.map_err(Error::clone)?.compile(schema)?))
+    }
+}
+
+impl fmt::Debug for Grammars {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Grammars")
+    }
+}
+
+#[cfg(test)]
+mod tests;
