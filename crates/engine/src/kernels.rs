@@ -7,7 +7,7 @@
 pub(crate) mod activation;
 pub(crate) mod attention;
 mod blocks;
-mod float;
+pub(crate) mod float;
 mod lanes;
 pub(crate) mod layer_norm;
 mod layout;

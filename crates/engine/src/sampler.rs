@@ -10,7 +10,7 @@ mod philox;
 
 use std::collections::HashMap;
 
-use crate::{Error, Logprobs, Sampling};
+use crate::{Error, Logprobs, Sampling, kernels::float};
 use candidates::Candidates;
 pub use mask::Mask;
 
@@ -138,7 +138,7 @@ impl Sampling {
 /// The lowest id with the best logit, of those that are allowed.
 fn argmax(logits: &[f32], allowed: Option<&Mask>) -> u32 {
     let Some(mask) = allowed else {
-        let best = logits.iter().fold(f32::NEG_INFINITY, |best, &logit| best.max(logit));
+        let best = float::maximum(logits);
         return logits.iter().position(|&logit| logit == best).unwrap_or(0) as u32;
     };
     let known = mask.tokens().take_while(|token| (*token as usize) < logits.len());

@@ -47,16 +47,18 @@ pub(super) fn sum(values: &[f32]) -> f32 {
     tail.iter().fold(reduce(sums), |sum, value| sum + value)
 }
 
-/// The largest value, NaN left out; minus infinity if there is none. `values` are a whole number of [`LANES`].
+/// The largest value, NaN left out; minus infinity if there is none.
 #[inline(always)]
-pub(super) fn maximum(values: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    for values in values.as_chunks::<LANES>().0 {
+pub(crate) fn maximum(values: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (lanes, tail) = values.as_chunks::<LANES>();
+    let mut largest = [f32::NEG_INFINITY; LANES];
+    for values in lanes {
         for lane in 0..LANES {
-            lanes[lane] = if values[lane] > lanes[lane] { values[lane] } else { lanes[lane] };
+            largest[lane] = larger(largest[lane], values[lane]);
         }
     }
-    lanes.into_iter().fold(f32::NEG_INFINITY, |highest, value| if value > highest { value } else { highest })
+    largest.into_iter().chain(tail.iter().copied()).fold(f32::NEG_INFINITY, larger)
 }
 
 /// e^x to within 2 units in the last place, without branches, so that a loop over it becomes vectors. Below the
@@ -102,6 +104,17 @@ mod tests {
         assert_eq!(exp(f32::INFINITY), f32::INFINITY);
         assert_eq!(exp(100.0), f32::INFINITY);
         assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn the_maximum_is_found_in_lanes_and_tail_and_is_never_nan() {
+        for at in 0..21 {
+            let mut values = [-5.0; 21];
+            values[at] = f32::NAN;
+            values[20 - at] = -2.0;
+            assert_eq!(maximum(&values), -2.0);
+        }
+        assert_eq!(maximum(&[]), f32::NEG_INFINITY);
     }
 
     #[test]

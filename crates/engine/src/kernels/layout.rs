@@ -1,7 +1,8 @@
 //! How a tile of sixteen rows of weights lies in memory.
 //!
-//! A tile is its scales, then its codes, each a whole number of cache lines. Codes come in blocks of 32 columns, in
-//! planes of 64 bytes: in a plane byte `4 * row + i` belongs to that row, so that one register holds four neighbouring
+//! A tile is a row of chunks of 256 columns, the last one perhaps shorter: first the scales of a chunk, then its codes,
+//! each a whole number of cache lines, so that a kernel reads one stream. Codes come in blocks of 32 columns, in planes
+//! of 64 bytes: in a plane byte `4 * row + i` belongs to that row, so that one register holds four neighbouring
 //! columns of all sixteen rows, a *quad*, and meets four bytes of activations that are the same for all of them.
 //!
 //! | bits | planes of a block |
@@ -25,6 +26,8 @@ use super::lanes::TILE;
 pub(crate) const BLOCK: usize = 32;
 /// Columns of a quad.
 pub(crate) const QUAD: usize = 4;
+/// Blocks of a chunk.
+pub(crate) const BLOCKS: usize = 8;
 /// Quads of a block.
 pub(crate) const QUADS: usize = BLOCK / QUAD;
 /// Bytes of a plane.
@@ -188,10 +191,23 @@ impl Layout {
         self.kinds() * Self::HALVES + (kind * self.groups() + group) * TILE
     }
 
-    /// Bytes of the scales of a tile, and of all of it.
-    pub const fn tile_bytes(self, cols: usize) -> (usize, usize) {
-        let scales = (cols / self.unit * self.scale_bytes()).next_multiple_of(LINE);
-        (scales, scales + cols / BLOCK * self.code_bytes())
+    /// Bytes of the scales of a chunk of so many blocks.
+    pub const fn chunk_scale_bytes(self, blocks: usize) -> usize {
+        (blocks * BLOCK / self.unit * self.scale_bytes()).next_multiple_of(LINE)
+    }
+
+    /// Columns of a whole chunk.
+    pub const CHUNK: usize = BLOCKS * BLOCK;
+
+    /// Bytes of a tile.
+    pub const fn tile_bytes(self, cols: usize) -> usize {
+        let (chunks, rest) = (cols / Self::CHUNK, cols % Self::CHUNK / BLOCK);
+        chunks * self.chunk_bytes(BLOCKS) + self.chunk_bytes(rest)
+    }
+
+    /// Bytes of a chunk of so many blocks.
+    pub const fn chunk_bytes(self, blocks: usize) -> usize {
+        self.chunk_scale_bytes(blocks) + blocks * self.code_bytes()
     }
 
     /// Where the codes of a quad lie in their block: together the fields give all bits.

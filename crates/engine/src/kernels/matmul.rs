@@ -74,19 +74,19 @@ fn multiply_tile(cpu: Cpu, weights: &Packed, tile: usize, (rows, group): (&Rows,
             Form::Pairs => {
                 let rows = rows.pairs(group);
                 match group.len {
-                    1 => pairs::<1>(cpu, tile.1, rows, out),
-                    2 => pairs::<2>(cpu, tile.1, rows, out),
-                    4 => pairs::<4>(cpu, tile.1, rows, out),
-                    _ => pairs::<8>(cpu, tile.1, rows, out),
+                    1 => pairs::<1>(cpu, tile, rows, out),
+                    2 => pairs::<2>(cpu, tile, rows, out),
+                    4 => pairs::<4>(cpu, tile, rows, out),
+                    _ => pairs::<8>(cpu, tile, rows, out),
                 }
             }
             Form::Singles => {
                 let rows = rows.singles(group);
                 match group.len {
-                    1 => singles::<1>(cpu, tile.1, rows, out),
-                    2 => singles::<2>(cpu, tile.1, rows, out),
-                    4 => singles::<4>(cpu, tile.1, rows, out),
-                    _ => singles::<8>(cpu, tile.1, rows, out),
+                    1 => singles::<1>(cpu, tile, rows, out),
+                    2 => singles::<2>(cpu, tile, rows, out),
+                    4 => singles::<4>(cpu, tile, rows, out),
+                    _ => singles::<8>(cpu, tile, rows, out),
                 }
             }
         }
@@ -113,7 +113,7 @@ fn put(product: &Product<'_>, tile: usize, group: Group, out: &Out) {
 
 tiered_lanes! {
     unsafe fn quantized[F: Format, const STRIDE: usize][F, STRIDE](
-        tile: (&[u8], &[u8]), rows: Bytes<'_>, out: &mut Out,
+        tile: &[u8], rows: Bytes<'_>, out: &mut Out,
     ) = tile::quantized
 }
 

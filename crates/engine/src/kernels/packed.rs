@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::quantized::GgmlDType;
 use half::{bf16, f16, slice::HalfFloatSliceExt};
+use memmap2::{Advice, MmapMut};
 
 use super::{
     blocks::{Block, unpack},
     lanes::TILE,
-    layout::{BLOCK, Format, Layout, PLANE, QUAD, QUADS, layout, with_format},
+    layout::{BLOCK, BLOCKS, Format, Layout, PLANE, QUAD, QUADS, layout, with_format},
 };
 use crate::pool::{Pool, Shared};
 
@@ -33,15 +34,10 @@ pub(crate) struct Packed {
     form: Form,
     rows: usize,
     cols: usize,
-    /// Bytes of a tile up to where its codes begin, and in all.
-    tile: (usize, usize),
-    lines: Vec<Line>,
+    tile_bytes: usize,
+    /// Memory of its own pages: aligned, zero before it is written, and large pages where the system has them.
+    tiles: MmapMut,
 }
-
-/// A cache line: what every tile and plane is aligned to.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
 
 /// Why a matrix can not be packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,18 +61,17 @@ impl Form {
         }
     }
 
-    /// Bytes of a tile up to where its codes begin, and in all.
-    fn tile_bytes(self, cols: usize) -> (usize, usize) {
+    fn tile_bytes(self, cols: usize) -> usize {
         match self {
-            Form::Quantized(kind) => layout(kind).map_or((0, 0), |layout| layout.tile_bytes(cols)),
-            Form::Pairs => (0, cols.div_ceil(2) * PLANE),
-            Form::Singles => (0, cols * PLANE),
+            Form::Quantized(kind) => layout(kind).map_or(0, |layout| layout.tile_bytes(cols)),
+            Form::Pairs => cols.div_ceil(2) * PLANE,
+            Form::Singles => cols * PLANE,
         }
     }
 
     /// Bytes of a packed matrix.
     pub fn bytes(self, rows: usize, cols: usize) -> usize {
-        rows.div_ceil(TILE) * self.tile_bytes(cols).1
+        rows.div_ceil(TILE) * self.tile_bytes(cols)
     }
 }
 
@@ -93,29 +88,28 @@ impl Packed {
     ) -> Result<Packed, Refusal> {
         let (rows, cols) = shape;
         let form = Form::of(kind).expect("only types with a form are packed");
-        let tile = form.tile_bytes(cols);
-        let mut lines = Vec::new();
-        let count = form.bytes(rows, cols) / size_of::<Line>();
-        let refusal = |_| Refusal::OutOfMemory { needed: form.bytes(rows, cols) as u64 };
-        lines.try_reserve_exact(count).map_err(refusal)?;
-        lines.resize(count, Line([0; 64]));
-        let per_tile = tile.1 / size_of::<Line>();
+        let tile_bytes = form.tile_bytes(cols);
+        let needed = form.bytes(rows, cols);
+        let refusal = |_| Refusal::OutOfMemory { needed: needed as u64 };
+        let mut tiles = MmapMut::map_anon(needed).map_err(refusal)?;
+        // Fewer, larger pages are only a wish: a system without them does as well.
+        #[cfg(target_os = "linux")]
+        let _ = tiles.advise(Advice::HugePage);
         let stride = bytes.len() / rows;
         let is_finite = AtomicBool::new(true);
-        let shared = Shared::new(&mut lines);
+        let shared = Shared::new(&mut tiles);
         pool.split(rows.div_ceil(TILE), GRAIN, |_, range| {
             for at in range {
                 let rows = &bytes[at * TILE * stride..rows.min((at + 1) * TILE) * stride];
                 // SAFETY: the ranges of one split do not overlap.
-                let lines = unsafe { shared.part(at * per_tile..(at + 1) * per_tile) };
-                let out = Line::bytes_mut(lines).split_at_mut(tile.0);
-                if !pack_tile(kind, rows.chunks_exact(stride), out) {
+                let out = unsafe { shared.part(at * tile_bytes..(at + 1) * tile_bytes) };
+                if !pack_tile(kind, rows, stride, out) {
                     is_finite.store(false, Ordering::Relaxed);
                 }
             }
         });
         match is_finite.into_inner() {
-            true => Ok(Packed { form, rows, cols, tile, lines }),
+            true => Ok(Packed { form, rows, cols, tile_bytes, tiles }),
             false => Err(Refusal::NotFinite),
         }
     }
@@ -136,23 +130,18 @@ impl Packed {
         self.rows.div_ceil(TILE)
     }
 
-    /// Scales and codes of a tile.
-    pub fn tile(&self, at: usize) -> (&[u8], &[u8]) {
-        let per_tile = self.tile.1 / size_of::<Line>();
-        let lines = &self.lines[at * per_tile..(at + 1) * per_tile];
-        Line::bytes(lines).split_at(self.tile.0)
+    pub fn tile(&self, at: usize) -> &[u8] {
+        &self.tiles[at * self.tile_bytes..(at + 1) * self.tile_bytes]
     }
 
     /// Writes the weights of a row to `out`, [cols].
     pub fn widen(&self, row: usize, out: &mut [f32]) {
-        let (scales, codes) = self.tile(row / TILE);
+        let tile = self.tile(row / TILE);
         let column = row % TILE;
         match self.form {
-            Form::Quantized(kind) => {
-                with_format!(kind, F => widen_quantized::<F>(scales, codes, column, out))
-            }
+            Form::Quantized(kind) => with_format!(kind, F => widen_quantized::<F>(tile, column, out)),
             Form::Pairs => {
-                for (pair, out) in codes.as_chunks::<PLANE>().0.iter().zip(out.chunks_mut(2)) {
+                for (pair, out) in tile.as_chunks::<PLANE>().0.iter().zip(out.chunks_mut(2)) {
                     for (half, out) in out.iter_mut().enumerate() {
                         let at = column * QUAD + 2 * half;
                         *out = bf16::from_le_bytes([pair[at], pair[at + 1]]).to_f32();
@@ -160,7 +149,7 @@ impl Packed {
                 }
             }
             Form::Singles => {
-                for (quad, out) in codes.as_chunks::<PLANE>().0.iter().zip(out) {
+                for (quad, out) in tile.as_chunks::<PLANE>().0.iter().zip(out) {
                     *out = f32::from_le_bytes(quad.as_chunks().0[column]);
                 }
             }
@@ -168,89 +157,105 @@ impl Packed {
     }
 }
 
-// === impl Line ===
-
-impl Line {
-    fn bytes(lines: &[Line]) -> &[u8] {
-        // SAFETY: a `Line` is 64 bytes without padding, and the borrow goes over.
-        unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), size_of_val(lines)) }
-    }
-
-    fn bytes_mut(lines: &mut [Line]) -> &mut [u8] {
-        // SAFETY: as above, and any bytes are a `Line`.
-        unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), size_of_val(lines)) }
+/// Packs up to [`TILE`] rows of `stride` bytes; `out` is zero before. False when something is not finite.
+fn pack_tile(kind: GgmlDType, rows: &[u8], stride: usize, out: &mut [u8]) -> bool {
+    match kind {
+        GgmlDType::F32 => pack_floats(rows, stride, (4, 1), out, |bytes, quads, column| {
+            let mut poison = 0.0;
+            for (value, quad) in bytes.as_chunks::<4>().0.iter().zip(quads) {
+                poison += f32::from_le_bytes(*value) * 0.0;
+                quad[column] = *value;
+            }
+            poison == 0.0
+        }),
+        GgmlDType::F16 => pack_floats(rows, stride, (2, 2), out, |bytes, quads, column| {
+            let (mut halves, mut floats) = ([f16::ZERO; PIECE], [0.0; PIECE]);
+            let count = bytes.len() / 2;
+            for (half, bytes) in halves.iter_mut().zip(bytes.as_chunks().0) {
+                *half = f16::from_le_bytes(*bytes);
+            }
+            halves[..count].convert_to_f32_slice(&mut floats[..count]);
+            put_pairs(&floats[..count], quads, column)
+        }),
+        GgmlDType::BF16 => pack_floats(rows, stride, (2, 2), out, |bytes, quads, column| {
+            let mut floats = [0.0; PIECE];
+            for (float, bytes) in floats.iter_mut().zip(bytes.as_chunks().0) {
+                *float = bf16::from_le_bytes(*bytes).to_f32();
+            }
+            put_pairs(&floats[..bytes.len() / 2], quads, column)
+        }),
+        kind => with_format!(kind, F => {
+            let mut is_finite = true;
+            for (column, row) in rows.chunks_exact(stride).enumerate() {
+                is_finite &= pack_quantized::<F>(column, row, out);
+            }
+            is_finite
+        }),
     }
 }
 
-/// Packs up to [`TILE`] rows; the scales and codes of `out` are zero before. False when something is not finite.
-fn pack_tile<'a>(kind: GgmlDType, rows: impl Iterator<Item = &'a [u8]>, out: (&mut [u8], &mut [u8])) -> bool {
-    let (scales, codes) = out;
+/// Columns of floats that are packed for all rows before the next: what is written stays in the nearest cache.
+const PIECE: usize = 256;
+
+/// A plane as what each row has in it.
+type Quads = [[u8; QUAD]; TILE];
+
+/// Packs rows of floats of `size` bytes, `per_plane` of them to a plane, piece by piece.
+#[inline(always)]
+fn pack_floats(
+    rows: &[u8],
+    stride: usize,
+    (size, per_plane): (usize, usize),
+    out: &mut [u8],
+    pack: impl Fn(&[u8], &mut [Quads], usize) -> bool,
+) -> bool {
     let mut is_finite = true;
-    for (column, row) in rows.enumerate() {
-        is_finite &= match kind {
-            GgmlDType::F32 => pack_singles(column, row, codes),
-            GgmlDType::F16 => pack_halves(column, row, codes),
-            GgmlDType::BF16 => {
-                pack_pairs(column, row.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b)), codes)
-            }
-            kind => with_format!(kind, F => pack_quantized::<F>(column, row, scales, codes)),
-        };
+    let planes = out.as_chunks_mut::<QUAD>().0.as_chunks_mut::<TILE>().0;
+    for (at, planes) in planes.chunks_mut(PIECE / per_plane).enumerate() {
+        for (column, row) in rows.chunks_exact(stride).enumerate() {
+            let bytes = at * PIECE * size..stride.min((at + 1) * PIECE * size);
+            is_finite &= pack(&row[bytes], planes, column);
+        }
     }
     is_finite
 }
 
-fn pack_singles(column: usize, row: &[u8], codes: &mut [u8]) -> bool {
+/// Rounds to bfloats, nearest, ties to even.
+#[inline(always)]
+fn put_pairs(values: &[f32], quads: &mut [Quads], column: usize) -> bool {
     let mut poison = 0.0;
-    for (value, quad) in row.as_chunks::<4>().0.iter().zip(codes.as_chunks_mut::<PLANE>().0) {
-        poison += f32::from_le_bytes(*value) * 0.0;
-        quad.as_chunks_mut().0[column] = *value;
+    for (values, quad) in values.chunks(2).zip(quads) {
+        let second = values.get(1).copied().unwrap_or(0.0);
+        let pair = [values[0], second].map(|value| {
+            let bits = value.to_bits();
+            let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+            poison += f32::from_bits(rounded << 16) * 0.0;
+            rounded
+        });
+        quad[column] = (pair[0] | pair[1] << 16).to_le_bytes();
     }
     poison == 0.0
 }
 
-fn pack_halves(column: usize, row: &[u8], codes: &mut [u8]) -> bool {
-    // In pieces, so that the conversion is a vector's and the buffer stays on the stack.
-    const PIECE: usize = 256;
-    let mut is_finite = true;
-    for (row, codes) in row.chunks(2 * PIECE).zip(codes.chunks_mut(PIECE / 2 * PLANE)) {
-        let (mut halves, mut floats) = ([f16::ZERO; PIECE], [0.0; PIECE]);
-        let count = row.len() / 2;
-        for (half, bytes) in halves.iter_mut().zip(row.as_chunks().0) {
-            *half = f16::from_le_bytes(*bytes);
-        }
-        halves[..count].convert_to_f32_slice(&mut floats[..count]);
-        is_finite &= pack_pairs(column, floats[..count].iter().map(|&value| bf16::from_f32(value)), codes);
-    }
-    is_finite
-}
-
-fn pack_pairs(column: usize, row: impl Iterator<Item = bf16>, codes: &mut [u8]) -> bool {
-    const EXPONENT: u16 = 0x7f80;
-    let mut is_finite = true;
-    for (at, value) in row.enumerate() {
-        is_finite &= value.to_bits() & EXPONENT != EXPONENT;
-        let to = at / 2 * PLANE + column * QUAD + at % 2 * 2;
-        codes[to..to + 2].copy_from_slice(&value.to_le_bytes());
-    }
-    is_finite
-}
-
-fn pack_quantized<F: Format>(column: usize, row: &[u8], scales: &mut [u8], codes: &mut [u8]) -> bool {
+fn pack_quantized<F: Format>(column: usize, row: &[u8], out: &mut [u8]) -> bool {
     const EXPONENT: u16 = 0x7c00;
     let layout = F::LAYOUT;
     let mut block = Block::default();
     let mut is_finite = true;
-    let units = row.chunks_exact(F::KIND.type_size());
-    let scales = scales.chunks_exact_mut(layout.scale_bytes());
-    let codes = codes.chunks_exact_mut(layout.unit / BLOCK * layout.code_bytes());
-    for ((unit, scales), codes) in units.zip(scales).zip(codes) {
-        unpack(F::KIND, unit, &mut block);
-        is_finite &= block.d & EXPONENT != EXPONENT && block.m & EXPONENT != EXPONENT;
-        put_scales(layout, &block, column, scales);
-        for (block, codes) in
-            block.codes.as_chunks().0.iter().zip(codes.chunks_exact_mut(layout.code_bytes()))
-        {
-            put_codes(layout, block, column, codes);
+    let units = row.chunks(F::KIND.type_size() * (Layout::CHUNK / layout.unit));
+    for (units, chunk) in units.zip(out.chunks_mut(layout.chunk_bytes(BLOCKS))) {
+        let blocks = units.len() / F::KIND.type_size() * layout.unit / BLOCK;
+        let (scales, codes) = chunk.split_at_mut(layout.chunk_scale_bytes(blocks));
+        let scales = scales.chunks_exact_mut(layout.scale_bytes());
+        let codes = codes.chunks_exact_mut(layout.unit / BLOCK * layout.code_bytes());
+        for ((unit, scales), codes) in units.chunks_exact(F::KIND.type_size()).zip(scales).zip(codes) {
+            unpack(F::KIND, unit, &mut block);
+            is_finite &= block.d & EXPONENT != EXPONENT && block.m & EXPONENT != EXPONENT;
+            put_scales(layout, &block, column, scales);
+            let blocks = block.codes.as_chunks().0.iter();
+            for (block, codes) in blocks.zip(codes.chunks_exact_mut(layout.code_bytes())) {
+                put_codes(layout, block, column, codes);
+            }
         }
     }
     is_finite
@@ -284,17 +289,19 @@ fn put_codes(layout: Layout, block: &[u8; BLOCK], column: usize, out: &mut [u8])
     }
 }
 
-fn widen_quantized<F: Format>(scales: &[u8], codes: &[u8], column: usize, out: &mut [f32]) {
+fn widen_quantized<F: Format>(tile: &[u8], column: usize, out: &mut [f32]) {
     let layout = F::LAYOUT;
     let zero = layout.zero.map_or(0, |shift| 1 << shift);
-    for (at, out) in out.chunks_exact_mut(layout.group).enumerate() {
-        let (unit, group) = (at / layout.groups(), at % layout.groups());
-        let scales = &scales[unit * layout.scale_bytes()..];
-        let (scale, minimum) =
-            (scale_of(layout, scales, column, (0, group)), scale_of(layout, scales, column, (1, group)));
-        for (within, out) in out.iter_mut().enumerate() {
-            let code = code_of(layout, codes, column, at * layout.group + within);
-            *out = (code - zero) as f32 * scale + minimum;
+    for (out, chunk) in out.chunks_mut(Layout::CHUNK).zip(tile.chunks(layout.chunk_bytes(BLOCKS))) {
+        let (scales, codes) = chunk.split_at(layout.chunk_scale_bytes(out.len() / BLOCK));
+        for (at, out) in out.chunks_exact_mut(layout.group).enumerate() {
+            let (unit, group) = (at / layout.groups(), at % layout.groups());
+            let scales = &scales[unit * layout.scale_bytes()..];
+            let [scale, minimum] = [0, 1].map(|kind| scale_of(layout, scales, column, (kind, group)));
+            for (within, out) in out.iter_mut().enumerate() {
+                let code = code_of(layout, codes, column, at * layout.group + within);
+                *out = (code - zero) as f32 * scale + minimum;
+            }
         }
     }
 }
@@ -462,7 +469,7 @@ mod tests {
             let file = 2048 / kind.block_size() * kind.type_size() * 64;
             let packed = Form::of(kind).unwrap().bytes(64, 2048);
             // Q2_K has scale and minimum in one byte in the file and in two here.
-            let percent = if kind == Kind::Q2K { 120 } else { 104 };
+            let percent = if kind == Kind::Q2K { 120 } else { 106 };
             assert!(packed * 100 <= file * percent, "{kind:?}: {packed} for {file}");
         }
     }

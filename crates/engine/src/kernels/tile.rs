@@ -7,7 +7,7 @@
 
 use super::{
     lanes::{Lanes, TILE},
-    layout::{BLOCK, Field, Format, Layout, PLANE, QUAD, QUADS},
+    layout::{BLOCK, BLOCKS, Field, Format, Layout, PLANE, QUAD, QUADS},
     rows::{Bytes, GROUP},
 };
 
@@ -15,14 +15,14 @@ use super::{
 pub(super) type Out = [[f32; TILE]; GROUP];
 
 /// Bytes ahead of where a kernel reads that it asks memory for: about what arrives while it works on the rest.
-const AHEAD: usize = 1536;
+const AHEAD: usize = 4096;
 
 /// # Safety
-/// The processor has the instructions of `L`. `scales` and `codes` are those of a tile of format `F` for the columns of
-/// `rows`, which are those of a group of `STRIDE`.
+/// The processor has the instructions of `L`. `tile` is one of format `F` for the columns of `rows`,
+/// which are those of a group of `STRIDE`.
 #[inline(always)]
 pub(super) unsafe fn quantized<L: Lanes, F: Format, const STRIDE: usize>(
-    (scales, codes): (&[u8], &[u8]),
+    tile: &[u8],
     rows: Bytes<'_>,
     out: &mut Out,
 ) {
@@ -30,16 +30,16 @@ pub(super) unsafe fn quantized<L: Lanes, F: Format, const STRIDE: usize>(
         // SAFETY: the caller's promise; each call takes other rows of the group.
         unsafe {
             match (L::MAX_ROWS, STRIDE) {
-                (8, 8) => some::<L, F, 8, STRIDE>((scales, codes), rows, (0, column), out),
+                (8, 8) => some::<L, F, 8, STRIDE>(tile, rows, (0, column), out),
                 (4.., 8) => {
-                    some::<L, F, 4, STRIDE>((scales, codes), rows, (0, column), out);
-                    some::<L, F, 4, STRIDE>((scales, codes), rows, (4, column), out);
+                    some::<L, F, 4, STRIDE>(tile, rows, (0, column), out);
+                    some::<L, F, 4, STRIDE>(tile, rows, (4, column), out);
                 }
-                (4.., 4) => some::<L, F, 4, STRIDE>((scales, codes), rows, (0, column), out),
-                (4.., 2) => some::<L, F, 2, STRIDE>((scales, codes), rows, (0, column), out),
+                (4.., 4) => some::<L, F, 4, STRIDE>(tile, rows, (0, column), out),
+                (4.., 2) => some::<L, F, 2, STRIDE>(tile, rows, (0, column), out),
                 _ => {
                     for row in 0..STRIDE {
-                        some::<L, F, 1, STRIDE>((scales, codes), rows, (row, column), out);
+                        some::<L, F, 1, STRIDE>(tile, rows, (row, column), out);
                     }
                 }
             }
@@ -53,7 +53,7 @@ pub(super) unsafe fn quantized<L: Lanes, F: Format, const STRIDE: usize>(
 /// As [`quantized`]; `first + ROWS` is at most `STRIDE`, `column + L::COLUMNS` at most [`TILE`].
 #[inline(always)]
 unsafe fn some<L: Lanes, F: Format, const ROWS: usize, const STRIDE: usize>(
-    (scales, codes): (&[u8], &[u8]),
+    tile: &[u8],
     rows: Bytes<'_>,
     (first, column): (usize, usize),
     out: &mut Out,
@@ -62,24 +62,33 @@ unsafe fn some<L: Lanes, F: Format, const ROWS: usize, const STRIDE: usize>(
     // SAFETY: every pointer below is that of an element of a tile or of the rows, by the caller's promise.
     unsafe {
         let mut sums = [L::splat(0.0); ROWS];
-        for unit in 0..rows.cols / layout.unit {
-            let scales = scales.as_ptr().add(unit * layout.scale_bytes()).add(column);
-            let halves = Halves::<L>::load::<F>(scales.add(column));
-            for within in 0..layout.unit / BLOCK {
-                let block = unit * (layout.unit / BLOCK) + within;
-                let codes = codes.as_ptr().add(block * layout.code_bytes());
-                prefetch(codes, layout.code_bytes(), column);
-                let place = Place { block, first, codes: codes.add(column * QUAD) };
-                if layout.group == BLOCK {
-                    let scale = halves.of_group::<F>(scales, within);
-                    add_group::<L, F, ROWS, STRIDE, 0>(rows, place, scale, &mut sums);
-                } else {
-                    let scale = halves.of_group::<F>(scales, 2 * within);
-                    add_group::<L, F, ROWS, STRIDE, 0>(rows, place, scale, &mut sums);
-                    let scale = halves.of_group::<F>(scales, 2 * within + 1);
-                    add_group::<L, F, ROWS, STRIDE, 1>(rows, place, scale, &mut sums);
+        let mut chunk = tile.as_ptr();
+        let mut block = 0;
+        while block < rows.cols / BLOCK {
+            let end = (rows.cols / BLOCK).min(block + BLOCKS);
+            let mut scales = chunk;
+            let mut codes = chunk.add(layout.chunk_scale_bytes(end - block));
+            prefetch(scales, layout.chunk_scale_bytes(BLOCKS), column);
+            while block < end {
+                let halves = Halves::<L>::load::<F>(scales.add(2 * column));
+                for within in 0..layout.unit / BLOCK {
+                    prefetch(codes, layout.code_bytes(), column);
+                    let place = Place { block, first, codes: codes.add(column * QUAD) };
+                    if layout.group == BLOCK {
+                        let scale = halves.of_group::<F>(scales.add(column), within);
+                        add_group::<L, F, ROWS, STRIDE, 0>(rows, place, scale, &mut sums);
+                    } else {
+                        let scale = halves.of_group::<F>(scales.add(column), 2 * within);
+                        add_group::<L, F, ROWS, STRIDE, 0>(rows, place, scale, &mut sums);
+                        let scale = halves.of_group::<F>(scales.add(column), 2 * within + 1);
+                        add_group::<L, F, ROWS, STRIDE, 1>(rows, place, scale, &mut sums);
+                    }
+                    codes = codes.add(layout.code_bytes());
+                    block += 1;
                 }
+                scales = scales.add(layout.scale_bytes());
             }
+            chunk = codes;
         }
         for row in 0..ROWS {
             L::store(sums[row], out[first + row].as_mut_ptr().add(column));
