@@ -66,6 +66,7 @@ impl CandleEngine {
             compute: Compute::new(options.threads, options.tier)?,
             pages: limits.pages,
             context_length: limits.context_length,
+            kv_type: options.kv_type,
         };
         let model = Transformer::load(file, spec, setup, progress)?;
         let scheduler = Scheduler::new(model, Arc::new(tokenizer), limits);

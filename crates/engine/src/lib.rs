@@ -28,7 +28,7 @@ pub use engine::{Engine, Info, Pooling};
 pub use error::Error;
 pub use grammar::{Constraint, Grammar, Grammars};
 pub use kernels::Tier;
-pub use load::{Estimate, LoadOptions, estimate};
+pub use load::{Estimate, KvType, LoadOptions, estimate};
 pub use sampler::{Choice, Mask, Sampler};
 pub use sequence::{Event, FinishReason, Logprobs, Sampling, Sequence, SequenceId};
 pub use spec::is_supported;

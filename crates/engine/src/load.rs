@@ -2,13 +2,7 @@
 
 use gguf::Gguf;
 
-use crate::{
-    Error, Tier,
-    pages::{PAGE_TOKENS, pages_for},
-    scheduler::Limits,
-    spec::Spec,
-    weights,
-};
+use crate::{Error, Tier, pages::pages_for, scheduler::Limits, spec::Spec, transformer::Shape, weights};
 
 /// Sequences that one replica runs at once at most: each takes part in every step.
 const MAX_SLOTS: usize = 1024;
@@ -17,6 +11,10 @@ const MAX_CONTEXT_LENGTH: usize = 1 << 26;
 /// Prompt tokens of one step at most: scratch memory grows with it.
 const MAX_PREFILL_CHUNK: usize = 1 << 14;
 const MAX_THREADS: usize = 1024;
+/// What the tokenizer's tables take for a token and for a merge rule, and what the header's twin of either leaves in
+/// the allocator when the file is closed: measured, see `tests/memory.rs`.
+const BYTES_PER_TOKEN: u64 = 150;
+const BYTES_PER_MERGE: u64 = 30;
 /// Guessed tokens of one step at most: each has scores for the whole vocabulary.
 const MAX_GUESSES: usize = 256;
 
@@ -34,11 +32,22 @@ pub struct LoadOptions {
     /// Memory of the KV cache at most; `None` = as much as the contexts of all slots need. With less, sequences are
     /// computed again when it runs out, and one that cannot have enough is refused.
     pub kv_bytes: Option<u64>,
+    pub kv_type: KvType,
     /// Guessed tokens of one step at most, over all sequences, that are checked along with the next ones; 0 = nothing
     /// is guessed. What is said never depends on it, and none are guessed where that does not pay.
     pub guesses: usize,
     /// The instructions to use; `None` = the best that the processor has.
     pub tier: Option<Tier>,
+}
+
+/// How the KV cache keeps a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvType {
+    /// Half precision.
+    #[default]
+    F16,
+    /// A byte, with a scale for each position and head: about half of the memory.
+    Q8_0,
 }
 
 /// Memory that a loaded model uses at most.
@@ -49,6 +58,7 @@ pub struct Estimate {
     pub kv_bytes: u64,
     /// Rows of one step, and its logits.
     pub scratch_bytes: u64,
+    pub tokenizer_bytes: u64,
 }
 
 impl Default for LoadOptions {
@@ -59,6 +69,7 @@ impl Default for LoadOptions {
             threads: 1,
             prefill_chunk: 512,
             kv_bytes: None,
+            kv_type: KvType::F16,
             guesses: 16,
             tier: None,
         }
@@ -87,33 +98,37 @@ impl LoadOptions {
     pub(crate) fn limits(&self, spec: &Spec) -> Limits {
         let context_length = self.context_length.min(spec.train_context_length);
         let all = self.slots * pages_for(context_length);
-        let page_bytes = (PAGE_TOKENS * spec.kv_per_position() * size_of::<half::f16>()) as u64;
+        let page_bytes = Shape::of(spec, self.kv_type).page_bytes() as u64;
         let bound = self.kv_bytes.map_or(all as u64, |bytes| bytes / page_bytes.max(1));
         let pages = usize::try_from(bound).unwrap_or(usize::MAX).clamp(1, all);
         let LoadOptions { slots, guesses, .. } = *self;
         let chunk = if spec.is_causal { self.prefill_chunk } else { context_length };
-        Limits { slots, context_length, chunk, pages, guesses }
+        Limits { slots, context_length, chunk, pages, page_bytes, guesses }
     }
 }
 
 impl Estimate {
     pub fn total_bytes(&self) -> u64 {
-        self.weights_bytes + self.kv_bytes + self.scratch_bytes
+        self.weights_bytes + self.kv_bytes + self.scratch_bytes + self.tokenizer_bytes
     }
 
     pub(crate) fn of(gguf: &Gguf, spec: &Spec, limits: Limits) -> Estimate {
         let floats = |count: usize| count as u64 * size_of::<f32>() as u64;
-        let positions = limits.pages * PAGE_TOKENS;
+        let items = |key: &str| {
+            let value = gguf.metadata.get(&format!("tokenizer.ggml.{key}"));
+            value.and_then(gguf::Value::as_array).map_or(0, |array| array.len() as u64)
+        };
         let heads = spec.heads;
         let query = heads.count * heads.key_dim + heads.kv_count * (heads.key_dim + heads.value_dim);
         // The stream, a branch's input and update, attention's parts, the gated unit's two; inputs once more as bytes.
         let row = 3 * spec.width + query + heads.count * heads.value_dim + feed_forward_row(spec);
         let rows = limits.chunk + limits.slots + limits.guesses;
         Estimate {
-            weights_bytes: weights::total_bytes(gguf),
-            kv_bytes: (positions * spec.kv_per_position() * size_of::<half::f16>()) as u64,
+            weights_bytes: weights::packed_bytes(gguf),
+            kv_bytes: limits.pages as u64 * limits.page_bytes,
             scratch_bytes: floats(rows * row) * 5 / 4
                 + floats((limits.slots + limits.guesses) * spec.vocab_size),
+            tokenizer_bytes: items("tokens") * BYTES_PER_TOKEN + items("merges") * BYTES_PER_MERGE,
         }
     }
 }

@@ -42,8 +42,9 @@ pub(crate) struct Limits {
     pub context_length: usize,
     /// Prompt tokens of one step at most, over all sequences.
     pub chunk: usize,
-    /// Of the KV cache.
+    /// Of the KV cache, and the bytes of one.
     pub pages: usize,
+    pub page_bytes: u64,
     /// Guessed tokens of one step, over all sequences.
     pub guesses: usize,
 }

@@ -131,11 +131,6 @@ impl Spec {
     pub fn is_local(&self, at: usize) -> bool {
         self.window.as_ref().is_some_and(|window| window.is_local[at])
     }
-
-    /// Half-precision numbers that one position takes in the KV cache.
-    pub fn kv_per_position(&self) -> usize {
-        self.blocks * self.heads.kv_count * (self.heads.key_dim + self.heads.value_dim)
-    }
 }
 
 fn read_epsilon(keys: Keys<'_>, norm: NormKind) -> Result<f32, Error> {

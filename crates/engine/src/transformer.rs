@@ -29,6 +29,7 @@ use crate::{
 use attention::{Attention, Step};
 pub(crate) use build::Setup;
 use cache::Cache;
+pub(crate) use cache::Shape;
 use entry::Entry;
 use experts::Experts;
 use feed_forward::FeedForward;

@@ -177,6 +177,19 @@ pub(crate) fn total_bytes(gguf: &gguf::Gguf) -> u64 {
     gguf.tensors.iter().filter(|tensor| is_ours(tensor)).map(|tensor| tensor.bytes).sum()
 }
 
+/// The bytes that they take when they are packed.
+pub(crate) fn packed_bytes(gguf: &gguf::Gguf) -> u64 {
+    let bytes = |tensor: &Tensor| {
+        let sizes: Vec<usize> = tensor.shape.iter().map(|&size| size as usize).collect();
+        match (sizes.as_slice(), dtype(tensor.kind).and_then(Form::of)) {
+            ([cols, rows], Some(form)) => form.bytes(*rows, *cols),
+            ([cols, rows, experts], Some(form)) => experts * form.bytes(*rows, *cols),
+            _ => sizes.iter().product::<usize>() * size_of::<f32>(),
+        }
+    };
+    gguf.tensors.iter().filter(|tensor| is_ours(tensor)).map(|tensor| bytes(tensor) as u64).sum()
+}
+
 fn is_ours(tensor: &Tensor) -> bool {
     !OTHER_PARTS.iter().any(|part| tensor.name.starts_with(part))
         && !REDUNDANT.iter().any(|part| tensor.name.contains(part))

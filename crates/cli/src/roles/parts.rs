@@ -69,8 +69,8 @@ impl Parts<'_> {
             return Ok(Arc::new(ScriptedLoader { config: worker::scripted::Config { tokens_per_second } }));
         }
         let store = self.open_store()?;
-        let Settings { threads, tier, guesses, .. } = *settings;
-        Ok(Arc::new(CandleLoader { store, threads, tier, guesses }))
+        let Settings { threads, tier, guesses, kv_type, .. } = *settings;
+        Ok(Arc::new(CandleLoader { store, threads, tier, guesses, kv_type }))
     }
 
     fn open_store(&self) -> Result<Store> {

@@ -3,7 +3,7 @@
 use std::{net::ToSocketAddrs, path::PathBuf};
 
 use api::KeepAlive;
-use engine::Tier;
+use engine::{KvType, Tier};
 use node::{
     Host, Setting, Sources,
     config::{Result, ollama_bool, ollama_duration, one_of, strict_bool, text, uint},
@@ -63,6 +63,7 @@ pub struct Settings {
     pub tier: Option<Tier>,
     /// Guessed tokens of one step; 0 = none.
     pub guesses: Option<usize>,
+    pub kv_type: KvType,
     pub scripted: bool,
     pub tokens_per_second: u64,
     pub keep_alive: Option<KeepAlive>,
@@ -113,6 +114,14 @@ const GUESSES: Setting<u64> =
     Setting::new("", &["CARAVAN_GUESSES"], "a number from 0 to 256; 0 = guess nothing", |text| {
         uint(text).filter(|guesses| *guesses <= MAX_GUESSES)
     });
+const KV_TYPE: Setting<KvType> =
+    Setting::new("", &["OLLAMA_KV_CACHE_TYPE"], "f16 or q8_0", |text| {
+        match text.to_ascii_lowercase().as_str() {
+            "f16" => Some(KvType::F16),
+            "q8_0" => Some(KvType::Q8_0),
+            _ => None,
+        }
+    });
 const ENGINE: Setting<&str> = Setting::new("engine", &["CARAVAN_ENGINE"], "candle or scripted", |text| {
     one_of(&["candle", "scripted"], text)
 });
@@ -159,6 +168,7 @@ impl Settings {
                 .map_or_else(physical_cores, |n| n as usize),
             tier: sources.read(&TIER, None)?,
             guesses: sources.read(&GUESSES, None)?.map(|guesses| guesses as usize),
+            kv_type: sources.read(&KV_TYPE, None)?.unwrap_or_default(),
             scripted: sources.read(&ENGINE, flags.engine.as_deref())? == Some("scripted"),
             tokens_per_second: sources.read(&TOKENS_PER_SECOND, None)?.unwrap_or_default(),
             keep_alive: sources.read(&KEEP_ALIVE, None)?,

@@ -47,11 +47,47 @@ impl Heads {
 
 /// What one head of a block has in one page.
 #[derive(Clone, Copy)]
-pub(crate) struct PageView<'a> {
+pub(crate) enum PageView<'a> {
+    Halves(Cells<'a, f16>),
+    /// With one scale for each position.
+    Bytes(Cells<'a, i8>, Scales<'a>),
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Cells<'a, T> {
     /// [key_dim, PAGE_TOKENS].
-    pub keys: &'a [f16],
+    pub keys: &'a [T],
     /// [PAGE_TOKENS, value_stride].
-    pub values: &'a [f16],
+    pub values: &'a [T],
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Scales<'a> {
+    pub keys: &'a [f32; PAGE_TOKENS],
+    pub values: &'a [f32; PAGE_TOKENS],
+}
+
+/// A number of the cache as the kernels load it.
+trait Cell {
+    /// # Safety
+    /// As the functions of [`Lanes`].
+    unsafe fn load<L: Lanes>(at: *const Self) -> L::Floats;
+}
+
+impl Cell for f16 {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(at: *const f16) -> L::Floats {
+        // SAFETY: the caller's promise.
+        unsafe { L::halves(at.cast()) }
+    }
+}
+
+impl Cell for i8 {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(at: *const i8) -> L::Floats {
+        // SAFETY: the caller's promise.
+        unsafe { L::signed(at.cast()) }
+    }
 }
 
 /// Rows of one sequence at one key and value head.
@@ -94,7 +130,11 @@ pub(crate) fn attend(cpu: Cpu, mut job: Job<'_>) {
     let Heads { key_dim, value_dim, .. } = job.heads;
     let stride = value_stride(value_dim);
     let is_page = |page: &PageView<'_>| {
-        page.keys.len() == key_dim * PAGE_TOKENS && page.values.len() == PAGE_TOKENS * stride
+        let (keys, values) = match page {
+            PageView::Halves(cells) => (cells.keys.len(), cells.values.len()),
+            PageView::Bytes(cells, _) => (cells.keys.len(), cells.values.len()),
+        };
+        keys == key_dim * PAGE_TOKENS && values == PAGE_TOKENS * stride
     };
     assert!(job.pages.iter().all(is_page) && job.queries.len() == job.out.len(), "parts of a job do not fit");
     job.start();
@@ -174,27 +214,67 @@ unsafe fn some<L: Lanes, const N: usize>(job: &mut Job<'_>, at: usize, next: usi
     if low >= high {
         return N;
     }
-    let Scratch { queries, weights, sums, softmax } = &mut *job.scratch;
-    let stride = value_stride(heads.value_dim);
+    let vectors = Vectors { heads, next, seen: low..high };
     // SAFETY: the caller's promise.
     unsafe {
-        let weights = &mut *weights.as_mut_ptr().add(next).cast::<[[f32; PAGE_TOKENS]; N]>();
-        scores::<L, N>(pages[at].keys, &queries[next * heads.key_dim..], heads.key_dim, weights);
-        for (vector, weights) in weights.iter_mut().enumerate() {
-            let softmax = &mut softmax[next + vector];
-            let sums = &mut sums[(next + vector) * stride..][..stride];
-            take_scores(heads, visible(next + vector), weights, softmax, sums);
+        match pages[at] {
+            PageView::Halves(cells) => take_page::<L, f16, N>(cells, None, vectors, visible, job.scratch),
+            PageView::Bytes(cells, scales) => {
+                take_page::<L, i8, N>(cells, Some(scales), vectors, visible, job.scratch);
+            }
         }
-        let sums = sums[next * stride..][..N * stride].as_mut_ptr();
-        mix::<L, N>(pages[at].values, weights, low..high, (sums, stride));
     }
     N
 }
 
+/// Some vectors, and the positions of a page that any of them sees.
+struct Vectors {
+    heads: Heads,
+    next: usize,
+    seen: std::ops::Range<usize>,
+}
+
+/// Takes what `N` vectors see of `cells`.
+#[inline(always)]
+unsafe fn take_page<L: Lanes, C: Cell, const N: usize>(
+    cells: Cells<'_, C>,
+    scales: Option<Scales<'_>>,
+    vectors: Vectors,
+    visible: impl Fn(usize) -> std::ops::Range<usize>,
+    scratch: &mut Scratch,
+) {
+    let Vectors { heads, next, seen } = vectors;
+    let Scratch { queries, weights, sums, softmax } = scratch;
+    let stride = value_stride(heads.value_dim);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let weights = &mut *weights.as_mut_ptr().add(next).cast::<[[f32; PAGE_TOKENS]; N]>();
+        scores::<L, C, N>(cells.keys, &queries[next * heads.key_dim..], heads.key_dim, weights);
+        for (vector, weights) in weights.iter_mut().enumerate() {
+            if let Some(scales) = scales {
+                scale(weights, scales.keys);
+            }
+            let softmax = &mut softmax[next + vector];
+            let sums = &mut sums[(next + vector) * stride..][..stride];
+            take_scores(heads, visible(next + vector), weights, softmax, sums);
+            if let Some(scales) = scales {
+                scale(weights, scales.values);
+            }
+        }
+        let sums = sums[next * stride..][..N * stride].as_mut_ptr();
+        mix::<L, C, N>(cells.values, weights, seen, (sums, stride));
+    }
+}
+
+#[inline(always)]
+fn scale(weights: &mut [f32; PAGE_TOKENS], scales: &[f32; PAGE_TOKENS]) {
+    weights.iter_mut().zip(scales).for_each(|(weight, scale)| *weight *= scale);
+}
+
 /// Scores of the positions of a page: `weights` = `queries`, [N, key_dim], times `keys`.
 #[inline(always)]
-unsafe fn scores<L: Lanes, const N: usize>(
-    keys: &[f16],
+unsafe fn scores<L: Lanes, C: Cell, const N: usize>(
+    keys: &[C],
     queries: &[f32],
     key_dim: usize,
     weights: &mut [[f32; PAGE_TOKENS]; N],
@@ -206,8 +286,8 @@ unsafe fn scores<L: Lanes, const N: usize>(
             let mut firsts = [L::splat(0.0); N];
             let mut seconds = [L::splat(0.0); N];
             for dim in 0..key_dim {
-                let keys = keys.as_ptr().add(dim * PAGE_TOKENS + part).cast::<u16>();
-                let (first, second) = (L::halves(keys), L::halves(keys.add(L::COLUMNS)));
+                let keys = keys.as_ptr().add(dim * PAGE_TOKENS + part);
+                let (first, second) = (C::load::<L>(keys), C::load::<L>(keys.add(L::COLUMNS)));
                 for vector in 0..N {
                     let query = L::splat(*queries.get_unchecked(vector * key_dim + dim));
                     firsts[vector] = L::fused(query, first, firsts[vector]);
@@ -254,8 +334,8 @@ fn take_scores(
 
 /// Adds the values of the positions `range` of a page: `sums`, [N, stride], += `weights` times `values`.
 #[inline(always)]
-unsafe fn mix<L: Lanes, const N: usize>(
-    values: &[f16],
+unsafe fn mix<L: Lanes, C: Cell, const N: usize>(
+    values: &[C],
     weights: &[[f32; PAGE_TOKENS]; N],
     range: std::ops::Range<usize>,
     (sums, stride): (*mut f32, usize),
@@ -268,7 +348,7 @@ unsafe fn mix<L: Lanes, const N: usize>(
                 parts[vector] = L::load(sums.add(vector * stride + dim));
             }
             for at in range.clone() {
-                let value = L::halves(values.as_ptr().add(at * stride + dim).cast());
+                let value = C::load::<L>(values.as_ptr().add(at * stride + dim));
                 for vector in 0..N {
                     let weight = L::splat(*weights[vector].get_unchecked(at));
                     parts[vector] = L::fused(weight, value, parts[vector]);
@@ -282,129 +362,4 @@ unsafe fn mix<L: Lanes, const N: usize>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kernels::Tier;
-    use proptest::prelude::*;
-
-    /// Softmax and weighted sum as the formula says, in double precision.
-    fn plain(
-        heads: Heads,
-        keys: &[Vec<f32>],
-        values: &[Vec<f32>],
-        query: &[f32],
-        position: usize,
-    ) -> Vec<f64> {
-        let visible = heads.visible(position);
-        let scores: Vec<f64> = visible
-            .clone()
-            .map(|at| {
-                let dot: f64 = query.iter().zip(&keys[at]).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
-                let score = dot * f64::from(heads.scale);
-                heads.soft_cap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
-            })
-            .collect();
-        let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let total: f64 = scores.iter().map(|score| (score - highest).exp()).sum();
-        let mut out = vec![0.0; heads.value_dim];
-        for (score, at) in scores.iter().zip(visible) {
-            for (out, value) in out.iter_mut().zip(&values[at]) {
-                *out += (score - highest).exp() / total * f64::from(*value);
-            }
-        }
-        out
-    }
-
-    fn half_rows(seed: u32, rows: usize, dim: usize) -> Vec<Vec<f32>> {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            f16::from_f32((state >> 8) as f32 / (1 << 23) as f32 - 1.0).to_f32()
-        };
-        (0..rows).map(|_| (0..dim).map(|_| next()).collect()).collect()
-    }
-
-    /// The rows of a page, (position, dimension) at the place that `at` gives.
-    fn page_of(rows: &[Vec<f32>], page: usize, len: usize, at: impl Fn(usize, usize) -> usize) -> Vec<f16> {
-        let mut out = vec![f16::ZERO; len];
-        for (position, row) in rows.iter().skip(page * PAGE_TOKENS).take(PAGE_TOKENS).enumerate() {
-            row.iter().enumerate().for_each(|(dim, value)| out[at(position, dim)] = f16::from_f32(*value));
-        }
-        out
-    }
-
-    fn attend_with(cpu: Cpu, heads: Heads, rows: &[Vec<Vec<f32>>; 3], first: usize) -> Vec<Vec<f32>> {
-        let [queries, keys, values] = rows;
-        let count = keys.len().div_ceil(PAGE_TOKENS);
-        let stored: Vec<_> = (0..count)
-            .map(|page| {
-                let stride = value_stride(heads.value_dim);
-                let key_at = |position: usize, dim: usize| dim * PAGE_TOKENS + position;
-                let value_at = |position: usize, dim: usize| position * stride + dim;
-                (
-                    page_of(keys, page, PAGE_TOKENS * heads.key_dim, key_at),
-                    page_of(values, page, PAGE_TOKENS * stride, value_at),
-                )
-            })
-            .collect();
-        let pages: Vec<_> = stored.iter().map(|(keys, values)| PageView { keys, values }).collect();
-        let queries: Vec<&[f32]> = queries.iter().map(Vec::as_slice).collect();
-        let mut out = vec![vec![7.0; heads.group() * heads.value_dim]; queries.len()];
-        let mut parts: Vec<&mut [f32]> = out.iter_mut().map(Vec::as_mut_slice).collect();
-        let scratch = &mut Scratch::default();
-        attend(
-            cpu,
-            Job { heads, pages: &pages, first, advance: 1, queries: &queries, out: &mut parts, scratch },
-        );
-        out
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
-        #[test]
-        fn it_is_the_formula_on_every_tier(
-            seed in any::<u32>(), first in 0usize..90, rows in 1usize..9, group in 1usize..4,
-            window in prop::option::of(1usize..70), soft_cap in prop::option::of(1f32..50.0),
-        ) {
-            let heads = Heads { count: group, kv_count: 1, key_dim: 20, value_dim: 12, scale: 0.7, soft_cap, window };
-            let keys = half_rows(seed, first + rows, 20);
-            let values = half_rows(seed ^ 1, first + rows, 12);
-            let queries = half_rows(seed ^ 2, rows, group * 20);
-            let inputs = [queries, keys, values];
-            let scalar = attend_with(Cpu::new(Tier::Scalar).unwrap(), heads, &inputs, first);
-            for tier in Tier::ALL.into_iter().filter(|tier| tier.is_available()) {
-                let ours = attend_with(Cpu::new(tier).unwrap(), heads, &inputs, first);
-                prop_assert_eq!(&scalar, &ours, "{:?}", tier);
-            }
-            for (row, out) in scalar.iter().enumerate() {
-                for head in 0..group {
-                    let query = &inputs[0][row][head * 20..(head + 1) * 20];
-                    let exact = plain(heads, &inputs[1], &inputs[2], query, first + row);
-                    for (ours, exact) in out[head * 12..(head + 1) * 12].iter().zip(exact) {
-                        prop_assert!((f64::from(*ours) - exact).abs() < 2e-5, "{} is not {}", ours, exact);
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn rows_are_the_same_alone_and_together() {
-        let heads = Heads {
-            count: 2,
-            kv_count: 1,
-            key_dim: 8,
-            value_dim: 8,
-            scale: 1.0,
-            soft_cap: None,
-            window: Some(40),
-        };
-        let inputs = [half_rows(1, 6, 16), half_rows(2, 76, 8), half_rows(3, 76, 8)];
-        let cpu = Cpu::new(Tier::detect()).unwrap();
-        let together = attend_with(cpu, heads, &inputs, 70);
-        for row in 0..6 {
-            let alone = [vec![inputs[0][row].clone()], inputs[1].clone(), inputs[2].clone()];
-            assert_eq!(attend_with(cpu, heads, &alone, 70 + row)[0], together[row]);
-        }
-    }
-}
+mod tests;

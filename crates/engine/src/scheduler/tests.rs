@@ -21,7 +21,7 @@ const END: u32 = 257;
 /// A parrot with so many slots, positions and prompt tokens per step.
 fn parrot(slots: usize, context_length: usize, chunk: usize) -> Scheduler<Parrot> {
     let pages = slots * pages_for(context_length);
-    let limits = Limits { slots, context_length, chunk, pages, guesses: 0 };
+    let limits = Limits { slots, context_length, chunk, pages, page_bytes: 0, guesses: 0 };
     Scheduler::new(Parrot::default(), Arc::new(Tokenizer::bytes()), limits)
 }
 

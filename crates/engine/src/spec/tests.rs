@@ -31,7 +31,6 @@ fn what_a_file_leaves_out_is_derived() {
     assert_eq!((spec.vocab_size, spec.rope.dims, spec.epsilon), (3, 16, 1e-5));
     assert_eq!((spec.heads.scale, spec.embedding_scale), (0.25, 1.0));
     assert_eq!(spec.original_context_length, 8192);
-    assert_eq!(spec.kv_per_position(), 12 * 8 * 32);
 }
 
 #[test]

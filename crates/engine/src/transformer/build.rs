@@ -7,7 +7,7 @@ use gguf::File;
 use super::{
     Before, Body, Branch, Transformer,
     attention::Attention,
-    cache::Cache,
+    cache::{Cache, Shape},
     entry::Entry,
     experts::{self, SharedExpert},
     feed_forward::FeedForward,
@@ -18,6 +18,7 @@ use crate::{
     compute::Compute,
     kernels::packed::Packed,
     linear::Linear,
+    load::KvType,
     spec::{Experts, Layout, Spec},
     weights::Weights,
 };
@@ -29,6 +30,7 @@ pub(crate) struct Setup {
     pub pages: usize,
     /// Longest sequence; decides between the two sets of longrope factors.
     pub context_length: usize,
+    pub kv_type: KvType,
 }
 
 impl Transformer {
@@ -60,7 +62,7 @@ impl Transformer {
             entry,
             frequencies: spec.rope.frequencies(factors.as_deref()),
             local_frequencies: spec.local_rope.as_ref().map(|rope| rope.frequencies(None)),
-            cache: Cache::new(spec.heads, spec.blocks, setup.pages),
+            cache: Cache::new(Shape::of(&spec, setup.kv_type), setup.pages),
             compute: setup.compute.into(),
             embedding,
             branches,

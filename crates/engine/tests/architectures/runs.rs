@@ -2,7 +2,7 @@
 //! tokens, and for logits the same bits.
 
 use candle_core::quantized::GgmlDType as Kind;
-use engine::{Engine, LoadOptions, Sampling, Sequence, Tier};
+use engine::{Engine, KvType, LoadOptions, Sampling, Sequence, Tier};
 
 use crate::engines::{drain, greedy, load, options};
 use crate::synthetic::{Model, embedders, models, tokens};
@@ -92,6 +92,28 @@ fn quantized_weights_stay_near_the_plain_ones() {
         let found = distance(&plain, &logits(kind)) / spread;
         assert!(found < bound, "{kind:?} is {found} off");
     }
+}
+
+#[test]
+fn bytes_in_the_kv_cache_stay_near_halves_and_are_the_same_on_every_tier() {
+    let bytes = named("llama").bytes(Kind::F32);
+    let logits = |kv_type, tier| {
+        let options = LoadOptions { kv_type, tier: Some(tier), ..options(1, 64) };
+        load(&bytes, options).unwrap().logits(&tokens(60)).unwrap()
+    };
+    let halves = logits(KvType::F16, Tier::Scalar);
+    let scalar = logits(KvType::Q8_0, Tier::Scalar);
+    for tier in Tier::ALL.into_iter().filter(|tier| tier.is_available()) {
+        assert!(logits(KvType::Q8_0, tier) == scalar, "{tier:?}");
+    }
+    let spread = distance(&halves, &vec![vec![0.0; halves[0].len()]; halves.len()]);
+    let found = distance(&halves, &scalar) / spread;
+    assert!(found > 0.0 && found < 0.02, "{found} off");
+    let cost = |kv_type| {
+        let options = LoadOptions { kv_type, ..options(2, 64) };
+        engine::estimate(&gguf::Gguf::parse(&bytes).unwrap(), &options).unwrap().kv_bytes
+    };
+    assert!(cost(KvType::Q8_0) * 3 < cost(KvType::F16) * 2);
 }
 
 /// The root mean square of what is between them.

@@ -3,7 +3,7 @@
 use std::{error::Error as _, io};
 
 use api::Error;
-use engine::{CandleEngine, Engine, Tier, estimate};
+use engine::{CandleEngine, Engine, KvType, Tier, estimate};
 use gguf::File;
 use protocol::v1::{LoadOptions, Model};
 use store::{Digest, Store};
@@ -19,6 +19,8 @@ pub struct CandleLoader {
     pub tier: Option<Tier>,
     /// Guessed tokens of one step at most; 0 = none, `None` = what the engine takes to be good (`CARAVAN_GUESSES`).
     pub guesses: Option<usize>,
+    /// How the KV cache keeps a number (`OLLAMA_KV_CACHE_TYPE`).
+    pub kv_type: KvType,
 }
 
 struct OpenedFile {
@@ -26,6 +28,7 @@ struct OpenedFile {
     threads: usize,
     tier: Option<Tier>,
     guesses: Option<usize>,
+    kv_type: KvType,
     train_context_length: usize,
 }
 
@@ -48,6 +51,7 @@ impl Loader for CandleLoader {
             threads: threads.max(1),
             tier: self.tier,
             guesses: self.guesses,
+            kv_type: self.kv_type,
             // Without the key the engine refuses the file, in its own words.
             train_context_length: trained
                 .and_then(|length| usize::try_from(length).ok())
@@ -73,6 +77,7 @@ impl OpenedFile {
             threads: self.threads,
             tier: self.tier,
             guesses: self.guesses.unwrap_or(usual.guesses),
+            kv_type: self.kv_type,
             ..usual
         }
     }

@@ -4,7 +4,7 @@ use super::*;
 
 /// A parrot with so many slots and pages.
 fn scarce(slots: usize, context_length: usize, pages: usize) -> Scheduler<Parrot> {
-    let limits = Limits { slots, context_length, chunk: 64, pages, guesses: 0 };
+    let limits = Limits { slots, context_length, chunk: 64, pages, page_bytes: 0, guesses: 0 };
     Scheduler::new(Parrot::default(), Arc::new(Tokenizer::bytes()), limits)
 }
 
