@@ -13,8 +13,8 @@ const MAX_PREFILL_CHUNK: usize = 1 << 14;
 const MAX_THREADS: usize = 1024;
 /// What the tokenizer's tables take for a token and for a merge rule, and what the header's twin of either leaves in
 /// the allocator when the file is closed: measured, see `tests/memory.rs`.
-const BYTES_PER_TOKEN: u64 = 150;
-const BYTES_PER_MERGE: u64 = 30;
+const BYTES_PER_TOKEN: u64 = 60;
+const BYTES_PER_MERGE: u64 = 80;
 /// Guessed tokens of one step at most: each has scores for the whole vocabulary.
 const MAX_GUESSES: usize = 256;
 

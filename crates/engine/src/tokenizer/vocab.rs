@@ -1,6 +1,8 @@
 //! The vocabulary: what each token renders as, what kind it is, and which bytes an encoder finds it by.
 
-use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+
+use hashbrown::HashTable;
 
 /// The token types of `tokenizer.ggml.token_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +22,15 @@ pub(super) struct Vocab {
     /// The pieces of all tokens, one after another.
     bytes: Vec<u8>,
     /// Where each piece ends in `bytes`.
-    ends: Vec<usize>,
+    ends: Vec<u32>,
     kinds: Vec<Kind>,
-    ids: HashMap<Box<[u8]>, u32>,
+    /// What tokens are found by, one after another, and where that ends; empty for one that is not found.
+    keys: Vec<u8>,
+    key_ends: Vec<u32>,
+    /// Tokens by the hash of their keys. The keys themselves would be allocations of their own, which for a quarter
+    /// of a million tokens take more memory than all pieces.
+    ids: HashTable<u32>,
+    hasher: RandomState,
 }
 
 // === impl Kind ===
@@ -58,18 +66,25 @@ impl Vocab {
             bytes: Vec::with_capacity(tokens * 8),
             ends: Vec::with_capacity(tokens),
             kinds: Vec::with_capacity(tokens),
-            ids: HashMap::with_capacity(tokens),
+            keys: Vec::with_capacity(tokens * 8),
+            key_ends: Vec::with_capacity(tokens),
+            ids: HashTable::with_capacity(tokens),
+            hasher: RandomState::new(),
         }
     }
 
     /// Adds the next token. `key` is what an encoder finds it by; of two tokens with one key the first counts.
     pub fn push(&mut self, piece: &[u8], key: Option<&[u8]>, kind: Kind) {
         let id = u32::try_from(self.ends.len()).unwrap_or(u32::MAX);
-        if let Some(key) = key {
-            self.ids.entry(key.into()).or_insert(id);
+        let is_new = key.is_some_and(|key| self.id(key).is_none());
+        self.keys.extend_from_slice(key.filter(|_| is_new).unwrap_or_default());
+        self.key_ends.push(end(&self.keys));
+        if let Some(key) = key.filter(|_| is_new) {
+            let Vocab { keys, key_ends, ids, hasher, .. } = self;
+            ids.insert_unique(hasher.hash_one(key), id, |&id| hasher.hash_one(part(keys, key_ends, id)));
         }
         self.bytes.extend_from_slice(piece);
-        self.ends.push(self.bytes.len());
+        self.ends.push(end(&self.bytes));
         self.kinds.push(kind);
     }
 
@@ -78,15 +93,13 @@ impl Vocab {
     }
 
     pub fn id(&self, key: &[u8]) -> Option<u32> {
-        self.ids.get(key).copied()
+        let is_it = |&id: &u32| part(&self.keys, &self.key_ends, id) == key;
+        self.ids.find(self.hasher.hash_one(key), is_it).copied()
     }
 
     /// Empty when there is no such token.
     pub fn piece(&self, id: u32) -> &[u8] {
-        let at = id as usize;
-        let Some(&end) = self.ends.get(at) else { return &[] };
-        let start = if at == 0 { 0 } else { self.ends[at - 1] };
-        &self.bytes[start..end]
+        part(&self.bytes, &self.ends, id)
     }
 
     pub fn kind(&self, id: u32) -> Option<Kind> {
@@ -95,6 +108,19 @@ impl Vocab {
 
     /// Every key and its token, in no order.
     pub fn keys(&self) -> impl Iterator<Item = (&[u8], u32)> {
-        self.ids.iter().map(|(key, &id)| (&**key, id))
+        self.ids.iter().map(|&id| (part(&self.keys, &self.key_ends, id), id))
     }
+}
+
+/// A file with 4 GiB of text in its vocabulary would not get here: its header is bounded.
+fn end(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
+}
+
+/// The part of `bytes` that belongs to a token; empty when there is no such token.
+fn part<'a>(bytes: &'a [u8], ends: &[u32], id: u32) -> &'a [u8] {
+    let at = id as usize;
+    let Some(&end) = ends.get(at) else { return &[] };
+    let start = if at == 0 { 0 } else { ends[at - 1] };
+    &bytes[start as usize..end as usize]
 }
