@@ -6,12 +6,16 @@
 
 mod guidance;
 mod schema;
+mod thought;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use crate::{Error, Tokenizer, sampler::Mask};
 use guidance::Guidance;
+use thought::Thoughtful;
+
+pub use thought::Thought;
 
 /// A compiled grammar. Cheap to clone; sequences share it.
 #[derive(Clone)]
@@ -49,6 +53,11 @@ pub trait Constraint: Send {
 impl Grammar {
     pub(crate) fn new(begin: impl Begin + 'static) -> Grammar {
         Grammar(Arc::new(begin))
+    }
+
+    /// The same for answers that may begin with a thought. `grammars` is where it comes from.
+    pub fn after(self, thought: Thought, grammars: &Grammars) -> Grammar {
+        Grammar::new(Thoughtful { thought, grammar: self, tokenizer: grammars.tokenizer.clone() })
     }
 
     /// Where an answer begins.

@@ -26,7 +26,7 @@ pub use candle::CandleEngine;
 pub use detokenizer::Detokenizer;
 pub use engine::{Engine, Info, Pooling};
 pub use error::Error;
-pub use grammar::{Constraint, Grammar, Grammars};
+pub use grammar::{Constraint, Grammar, Grammars, Thought};
 pub use kernels::Tier;
 pub use load::{Estimate, KvType, LoadOptions, estimate};
 pub use sampler::{Choice, Mask, Sampler};

@@ -13,7 +13,7 @@ use std::{
 };
 
 use api::{Code, Error};
-use engine::{Engine, Event, FinishReason, Info, Sequence, SequenceId, Tokenizer};
+use engine::{Engine, Event, FinishReason, Grammars, Info, Sequence, SequenceId, Tokenizer};
 use protocol::v1::done::Reason;
 use tokio::sync::{
     mpsc::{self, error::TryRecvError},
@@ -41,6 +41,7 @@ pub struct Runner {
     commands: mpsc::Sender<Command>,
     info: Info,
     tokenizer: Arc<Tokenizer>,
+    grammars: Grammars,
     slots: Slots,
     ended: CancellationToken,
 }
@@ -75,13 +76,14 @@ impl Runner {
     pub fn start(engine: Box<dyn Engine>, changes: Changes) -> std::io::Result<Runner> {
         let info = engine.info().clone();
         let tokenizer = engine.tokenizer();
+        let grammars = Grammars::new(tokenizer.clone());
         // Who sends a command holds a slot until the thread has taken it; one more for the stop.
         let (commands, receiver) = mpsc::channel(info.slots + 1);
         let slots = Slots::new(info.slots, changes.clone());
         let ended = CancellationToken::new();
         let end = End { ended: ended.clone(), changes };
         thread::Builder::new().name("runner".into()).spawn(move || main(engine, receiver, end))?;
-        Ok(Runner { commands, info, tokenizer, slots, ended })
+        Ok(Runner { commands, info, tokenizer, grammars, slots, ended })
     }
 
     pub fn info(&self) -> &Info {
@@ -90,6 +92,11 @@ impl Runner {
 
     pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         &self.tokenizer
+    }
+
+    /// For the model's vocabulary.
+    pub fn grammars(&self) -> &Grammars {
+        &self.grammars
     }
 
     pub fn slots(&self) -> &Slots {

@@ -2,6 +2,7 @@
 //! fixed token rate. Tests and benchmarks of everything above the engine run on it.
 //!
 //! A prompt that contains `[[say TEXT]]` is answered with that text, so that a test can have any answer it needs.
+//! Grammars are not looked at.
 
 mod pace;
 mod script;

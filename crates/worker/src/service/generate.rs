@@ -15,6 +15,7 @@ use protocol::v1::{Done, GenerateChunk, GenerateRequest, done::Reason};
 
 use crate::{
     answer::Answer,
+    format::Format,
     keep_alive::KeepAlive,
     outbox::Reader,
     prompt::Prompt,
@@ -89,6 +90,8 @@ fn prepare(loaded: &Arc<Loaded>, request: &GenerateRequest, today: Date) -> Resu
     let runner = &loaded.runner;
     let prompt = loaded.prompts.build(request, today)?;
     let is_raw = matches!(request.input, Some(protocol::v1::generate_request::Input::Raw(_)));
+    let format = Format::parse(&request.format)?;
+    let grammar = format.grammar(runner.grammars(), prompt.reply.thinking.as_ref())?;
     let parser = Parser::new(runner.tokenizer().clone(), prompt.reply);
     let (mut answer, reader) = Answer::new(parser, (!is_raw).then(|| prompt.tokens.clone()));
 
@@ -100,6 +103,7 @@ fn prepare(loaded: &Arc<Loaded>, request: &GenerateRequest, today: Date) -> Resu
         tokens.extend_from_slice(&resume.emitted_ids);
     }
     let sequence = sequence::sequence(request, tokens, runner.info().context_length);
+    let sequence = Sequence { grammar, ..sequence };
     Ok(Prepared { sequence, answer, reader, is_complete })
 }
 

@@ -73,6 +73,22 @@ async fn a_prompt_that_was_computed_before_is_cached_and_counts_all_the_same() {
 }
 
 #[tokio::test]
+async fn an_answer_keeps_to_its_format() {
+    let (site, request, _folder) = site(&tiny::gguf()).await;
+    site.load(request).await.unwrap();
+    let answer = |format: &str| site.answer(GenerateRequest { format: format.into(), ..raw("hello") });
+    for _ in 0..3 {
+        let (text, done) = answer(r#"{"enum":["yes","no"]}"#).await.unwrap();
+        assert!(text == "\"yes\"" || text == "\"no\"", "{text}");
+        assert_eq!(done.reason(), Reason::Stop);
+    }
+    let (text, _) = answer("\"json\"").await.unwrap();
+    assert!(text.starts_with('{'), "{text}");
+    let error = answer(r#"{"enum":[]}"#).await.unwrap_err();
+    assert!(error.code == Code::Invalid && error.message.contains("`format`"), "{error}");
+}
+
+#[tokio::test]
 async fn an_answer_of_a_real_model_can_be_resumed() {
     let (site, request, _folder) = site(&tiny::gguf()).await;
     site.load(request).await.unwrap();
