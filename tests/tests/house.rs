@@ -26,9 +26,10 @@ const ARROWS: [(&str, &[&str]); 12] = [
 ];
 
 /// Outside crates that only some of ours may name.
-const OWNERS: [(&str, &[&str]); 5] = [
+const OWNERS: [(&str, &[&str]); 6] = [
     ("candle-core", &["engine"]),
     ("candle-nn", &["engine"]),
+    ("llguidance", &["engine"]),
     ("etcd-client", &["registry"]),
     ("axum", &["gateway", "node"]),
     ("clap", &["cli"]),

@@ -5,8 +5,8 @@
 const LONGEST_CONTEXT: usize = 3;
 const SHORTEST_CONTEXT: usize = 2;
 
-/// Tokens that are looked at: a few microseconds' worth.
-const MAX_HISTORY: usize = 1 << 15;
+/// Tokens that are looked at: some ten microseconds' worth.
+const MAX_HISTORY: usize = 1 << 14;
 
 /// How often the guesses of a sequence were right lately.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,7 @@ impl Record {
         }
     }
 
-    /// There was something to guess, and it did not seem worth it.
+    /// To guess did not seem worth it.
     pub fn forget(&mut self) {
         self.0 += (UNKNOWN - self.0) / PATIENCE;
     }

@@ -118,18 +118,22 @@ impl Running {
 
     /// Guesses what comes next: at most `max` tokens, and so many as `worth` says, which is told how probable a hit is
     /// and how many there could be. Returns how many.
-    pub fn guess(&mut self, max: usize, worth: impl FnOnce(f64, usize) -> usize) -> usize {
+    pub fn guess(&mut self, max: usize, worth: impl Fn(f64, usize) -> usize) -> usize {
         // All of them fit the context, and one more token is picked after the last one.
         let room = self.context.length - self.window.len();
         let left = self.left.map_or(usize::MAX, |left| left.saturating_sub(1));
-        let found = guess::guess(&self.history, max.min(room).min(left));
-        let count = worth(self.record.hits(), found.len());
-        if count == 0 && !found.is_empty() {
-            self.record.forget();
-        }
-        self.guesses = found[..count].to_vec();
+        let hits = self.record.hits();
+        let wanted = worth(hits, max.min(room).min(left));
         self.right = 0;
-        count
+        self.drop_guesses();
+        if wanted == 0 {
+            // Not even looked for: a long history takes a while to search.
+            self.record.forget();
+            return 0;
+        }
+        let found = guess::guess(&self.history, wanted);
+        self.guesses = found[..worth(hits, found.len())].to_vec();
+        self.guesses.len()
     }
 
     pub fn drop_guesses(&mut self) {
