@@ -9,9 +9,10 @@ use tempfile::TempDir;
 
 use crate::process::Process;
 
-/// The two real models, fetched by `make models`.
+/// The three real models, fetched by `make models`.
 pub const SMOLLM2: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 pub const GEMMA3: &str = "gemma-3-270m-q4_k_m.gguf";
+pub const MINILM: &str = "all-MiniLM-L6-v2.f32.gguf";
 
 /// How long a state of the cluster may take to be seen by all on two busy cores.
 const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -22,7 +23,7 @@ pub fn models() -> Result<PathBuf> {
         Some(folder) => folder.into(),
         None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/models"),
     };
-    for file in [SMOLLM2, GEMMA3] {
+    for file in [SMOLLM2, GEMMA3, MINILM] {
         ensure!(
             folder.join(file).exists(),
             "{file} is not in {}; fetch it with: make models",

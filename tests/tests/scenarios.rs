@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use tests::{
-    cluster::{self, Cluster, SMOLLM2},
+    cluster::{self, Cluster, MINILM, SMOLLM2},
     scenario,
 };
 
@@ -28,6 +28,8 @@ async fn every_scenario_holds() {
             (Some(cluster), base)
         }
     };
+    cluster::create(&base, "minilm", MINILM).await.unwrap();
+    // The newest comes first in lists.
     cluster::create(&base, "smollm2", SMOLLM2).await.unwrap();
     let http = tests::http();
     let (mut played, mut failures) = (0, Vec::new());

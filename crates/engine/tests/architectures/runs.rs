@@ -66,31 +66,51 @@ fn sequences_say_the_same_alone_and_together() {
 
 #[test]
 fn every_type_of_weights_gives_the_same_bits_on_every_tier() {
-    let model = Model { blocks: 1, width: 256, inner: 256, head_dim: 64, ..named("llama") };
-    for kind in KINDS {
-        let bytes = model.bytes(kind);
-        let on = |tier| {
-            let options = LoadOptions { tier: Some(tier), ..options(1, 64) };
-            load(&bytes, options).unwrap().logits(&tokens(9)).unwrap()
-        };
-        let scalar = on(Tier::Scalar);
-        for tier in Tier::ALL.into_iter().filter(|tier| tier.is_available()) {
-            assert!(on(tier) == scalar, "{kind:?} on {tier:?}");
+    for name in ["llama", "llama-experts"] {
+        let model = Model { blocks: 1, width: 256, inner: 256, head_dim: 64, ..named(name) };
+        for kind in KINDS {
+            check_tiers(&model, kind);
         }
     }
 }
 
 #[test]
+fn every_row_gives_the_same_bits_on_every_tier() {
+    for model in models() {
+        check_tiers(&model, Kind::Q5_1);
+    }
+}
+
+/// The logits of nine tokens on a tier, or on the best one.
+fn run(model: &Model, kind: Kind, tier: Option<Tier>) -> Vec<Vec<f32>> {
+    let mut engine =
+        load(&model.bytes(kind), LoadOptions { tier, ..options(1, 64) }).expect("load the model");
+    engine.logits(&tokens(9)).expect("run the tokens")
+}
+
+fn check_tiers(model: &Model, kind: Kind) {
+    let scalar = run(model, kind, Some(Tier::Scalar));
+    for tier in Tier::ALL.into_iter().filter(|tier| tier.is_available()) {
+        assert!(run(model, kind, Some(tier)) == scalar, "{} of {kind:?} on {tier:?}", model.name);
+    }
+}
+
+#[test]
 fn quantized_weights_stay_near_the_plain_ones() {
-    let model = Model { blocks: 1, width: 256, inner: 256, head_dim: 64, ..named("llama") };
-    let logits = |kind| load(&model.bytes(kind), options(1, 64)).unwrap().logits(&tokens(9)).unwrap();
+    check_nearness("llama");
+    check_nearness("llama-experts");
+}
+
+fn check_nearness(name: &str) {
+    let model = Model { blocks: 1, width: 256, inner: 256, head_dim: 64, ..named(name) };
+    let logits = |kind| run(&model, kind, None);
     let plain = logits(Kind::F32);
     let spread = distance(&plain, &vec![vec![0.0; plain[0].len()]; plain.len()]);
     for (kind, bound) in
         [(Kind::F16, 0.01), (Kind::BF16, 0.01), (Kind::Q8_0, 0.02), (Kind::Q6K, 0.06), (Kind::Q4K, 0.25)]
     {
         let found = distance(&plain, &logits(kind)) / spread;
-        assert!(found < bound, "{kind:?} is {found} off");
+        assert!(found < bound, "{name} {kind:?} is {found} off");
     }
 }
 
