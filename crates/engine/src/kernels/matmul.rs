@@ -64,7 +64,7 @@ fn multiply_tile(cpu: Cpu, weights: &Packed, tile: usize, (rows, group): (&Rows,
         match weights.form() {
             Form::Quantized(kind) => {
                 let rows = rows.bytes(group);
-                with_format!(kind, F => match group.len {
+                with_format!(kind, F => match group.width {
                     1 => quantized::<F, 1>(cpu, tile, rows, out),
                     2 => quantized::<F, 2>(cpu, tile, rows, out),
                     4 => quantized::<F, 4>(cpu, tile, rows, out),
@@ -73,7 +73,7 @@ fn multiply_tile(cpu: Cpu, weights: &Packed, tile: usize, (rows, group): (&Rows,
             }
             Form::Pairs => {
                 let rows = rows.pairs(group);
-                match group.len {
+                match group.width {
                     1 => pairs::<1>(cpu, tile, rows, out),
                     2 => pairs::<2>(cpu, tile, rows, out),
                     4 => pairs::<4>(cpu, tile, rows, out),
@@ -82,7 +82,7 @@ fn multiply_tile(cpu: Cpu, weights: &Packed, tile: usize, (rows, group): (&Rows,
             }
             Form::Singles => {
                 let rows = rows.singles(group);
-                match group.len {
+                match group.width {
                     1 => singles::<1>(cpu, tile, rows, out),
                     2 => singles::<2>(cpu, tile, rows, out),
                     4 => singles::<4>(cpu, tile, rows, out),

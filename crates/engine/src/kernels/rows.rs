@@ -62,12 +62,14 @@ pub(super) struct Bytes<'a> {
     pub minus_half_sums: &'a [i32],
 }
 
-/// The rows `first..first + len` of a batch.
+/// The rows `first..first + len` of a batch, filled up with rows of zeros: one pass over the weights for a few rows
+/// too many costs less than a second pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Group {
     pub first: usize,
-    /// 1, 2, 4 or 8: what kernels are compiled for.
     pub len: usize,
+    /// 1, 2, 4 or 8: what kernels are compiled for.
+    pub width: usize,
 }
 
 // === impl Forms ===
@@ -94,12 +96,17 @@ impl Forms {
 // === impl Group ===
 
 impl Group {
-    /// The groups of `rows` rows: as many of eight as there are, then at most one each of four, two and one.
+    /// The groups of `rows` rows: as many of eight as there are, and one with the rest.
     pub fn all(rows: usize) -> impl Iterator<Item = Group> {
-        let rest = rows % GROUP;
-        let eights = (0..rows / GROUP).map(|at| Group { first: at * GROUP, len: GROUP });
-        let smaller = [4, 2, 1].into_iter().filter(move |len| rest & len != 0);
-        eights.chain(smaller.map(move |len| Group { first: rows - rest + (rest & !(2 * len - 1)), len }))
+        (0..rows).step_by(GROUP).map(move |first| {
+            let len = (rows - first).min(GROUP);
+            Group { first, len, width: len.next_power_of_two() }
+        })
+    }
+
+    /// Rows that the groups of `rows` rows have, those of zeros included.
+    fn width_of_all(rows: usize) -> usize {
+        Group::all(rows).last().map_or(0, |group| group.first + group.width)
     }
 }
 
@@ -126,18 +133,23 @@ impl Rows {
                 // SAFETY: a thread runs one piece at a time, and groups do not overlap.
                 let (values, mut part) =
                     unsafe { (&mut parts.scratch.part(thread..thread + 1)[0], parts.of_group(group)) };
-                values.resize(group.len * cols, 0.0);
+                values.resize(group.width * cols, 0.0);
                 for (row, values) in values.chunks_exact_mut(cols).enumerate() {
-                    fill(group.first + row, values);
+                    if row < group.len {
+                        fill(group.first + row, values);
+                    } else {
+                        values.fill(0.0);
+                    }
                 }
-                convert(cpu, forms, group.len, values, &mut part);
+                convert(cpu, forms, group.width, values, &mut part);
             }
         });
     }
 
     fn make_room(&mut self, threads: usize, (rows, cols): (usize, usize), forms: Forms) {
         (self.rows, self.cols, self.forms) = (rows, cols, forms);
-        let if_needed = |is_needed: bool, len: usize| if is_needed { rows * len } else { 0 };
+        let width = Group::width_of_all(rows);
+        let if_needed = |is_needed: bool, len: usize| if is_needed { width * len } else { 0 };
         self.codes.resize(if_needed(forms.bytes, cols / QUAD), 0);
         self.scales.resize(if_needed(forms.bytes, cols / BLOCK), 0.0);
         self.minus_sums.resize(if_needed(forms.bytes, cols / BLOCK), 0);
@@ -172,7 +184,7 @@ impl Rows {
 impl Group {
     /// The elements of its rows in an array that has `len` for each.
     fn part(self, len: usize) -> std::ops::Range<usize> {
-        self.first * len..(self.first + self.len) * len
+        self.first * len..(self.first + self.width) * len
     }
 }
 
@@ -346,6 +358,7 @@ mod tests {
             for group in &groups {
                 assert_eq!(group.first, next, "{rows} rows: {firsts:?}");
                 next += group.len;
+                assert!(group.len <= group.width && [1, 2, 4, 8].contains(&group.width));
             }
             assert_eq!(next, rows);
         }
@@ -360,19 +373,19 @@ mod tests {
             let bytes = rows.bytes(group);
             for row in 0..group.len {
                 let value = |column: usize| {
-                    let quad = bytes.codes[column / QUAD * group.len + row].to_le_bytes();
-                    f32::from(quad[column % QUAD] as i8) * bytes.scales[column / BLOCK * group.len + row]
+                    let quad = bytes.codes[column / QUAD * group.width + row].to_le_bytes();
+                    f32::from(quad[column % QUAD] as i8) * bytes.scales[column / BLOCK * group.width + row]
                 };
                 for column in 0..cols {
                     let error = (value(column) - values[(group.first + row) * cols + column]).abs();
                     assert!(error <= 5.0 / 127.0 / 2.0 + 1e-6, "({row}, {column}) is off by {error}");
                 }
                 let sum: f32 = (32..64).map(value).sum();
-                assert!((bytes.weighted_sums[group.len + row] - sum).abs() < 1e-4);
-                let halves = [2, 3].map(|half| bytes.minus_half_sums[half * group.len + row]);
-                assert_eq!(halves[0] + halves[1], bytes.minus_sums[group.len + row]);
+                assert!((bytes.weighted_sums[group.width + row] - sum).abs() < 1e-4);
+                let halves = [2, 3].map(|half| bytes.minus_half_sums[half * group.width + row]);
+                assert_eq!(halves[0] + halves[1], bytes.minus_sums[group.width + row]);
                 let half: f32 = (32..48).map(value).sum();
-                assert!((half + halves[0] as f32 * bytes.scales[group.len + row]).abs() < 1e-4);
+                assert!((half + halves[0] as f32 * bytes.scales[group.width + row]).abs() < 1e-4);
             }
         }
     }
@@ -382,14 +395,15 @@ mod tests {
         let values: Vec<f32> = (0..33).map(|i| i as f32).collect();
         let singles = rows_of(&values, 11, Form::Singles);
         let pairs = rows_of(&values, 11, Form::Pairs);
-        for (group, row) in [(Group { first: 0, len: 2 }, 1), (Group { first: 2, len: 1 }, 0)] {
+        let group = Group::all(3).next().unwrap();
+        for row in 0..3 {
             for column in 0..11 {
                 let value = values[(group.first + row) * 11 + column];
-                assert_eq!(singles.singles(group)[column * group.len + row], value);
-                let pair = pairs.pairs(group)[column / 2 * group.len + row];
+                assert_eq!(singles.singles(group)[column * group.width + row], value);
+                let pair = pairs.pairs(group)[column / 2 * group.width + row];
                 assert_eq!(f32::from_bits(pair >> (column % 2 * 16) << 16), value);
             }
-            assert_eq!(pairs.pairs(group)[5 * group.len + row] >> 16, 0, "what is behind the end");
+            assert_eq!(pairs.pairs(group)[5 * group.width + row] >> 16, 0, "what is behind the end");
         }
     }
 
@@ -403,7 +417,7 @@ mod tests {
             let rows = rows_of(&values, 64, BYTES);
             assert!(rows.scales[0].is_finite() && rows.scales[1].is_nan());
             let pairs = rows_of(&values, 64, Form::Pairs);
-            let pair = pairs.pairs(Group { first: 0, len: 1 })[20];
+            let pair = pairs.pairs(Group { first: 0, len: 1, width: 1 })[20];
             assert!(!f32::from_bits(pair << 16).is_finite());
         }
     }

@@ -10,7 +10,10 @@ const FREE_ROWS: f64 = 8.0;
 
 /// How much longer than alone a step with decodes may take for a prompt's sake. Promised is twice as long; the rest is
 /// for steps that turn out slower than the ones before.
-const SLOWDOWN: f64 = 1.7;
+const SLOWDOWN: f64 = 1.8;
+
+/// Rows that a step computes in one go: some more up to a multiple are free, one more than that is not.
+const ROWS: usize = 8;
 
 /// Tokens of a prompt that a step takes at least: with fewer a long prompt would never be through.
 const MIN_CHUNK: usize = 4;
@@ -84,7 +87,9 @@ impl Costs {
             let middle = fits + (over - fits) / 2;
             if self.of(decodes + middle) <= bound { fits = middle } else { over = middle }
         }
-        fits
+        let rows = decodes + fits;
+        let whole = if rows / ROWS * ROWS >= decodes + MIN_CHUNK { rows / ROWS } else { rows.div_ceil(ROWS) };
+        (whole * ROWS - decodes).min(max)
     }
 
     /// How many of `max` guessed tokens of one sequence are worth their rows in a step that has `rows` rows and will
@@ -141,8 +146,8 @@ mod tests {
                 costs.note(4 + chunk, machine(4 + chunk));
             }
             let ratio = machine(4 + chunk).as_secs_f64() / machine(4).as_secs_f64();
-            assert!(ratio <= 2.0 || chunk == MIN_CHUNK, "{chunk} tokens at {row_ms} ms: {ratio} times");
-            assert!(ratio >= 1.5 || chunk == 512, "{chunk} tokens at {row_ms} ms: only {ratio} times");
+            assert!(ratio <= 2.0 || chunk == ROWS - 4, "{chunk} tokens at {row_ms} ms: {ratio} times");
+            assert!(ratio >= 1.2 || chunk == 512 - 4, "{chunk} tokens at {row_ms} ms: only {ratio} times");
         }
     }
 
@@ -181,11 +186,14 @@ mod tests {
             prop_assert!((1..=max).contains(&chunk) && chunk >= MIN_CHUNK.min(max));
             if decodes == 0 {
                 prop_assert_eq!(chunk, max);
-            } else if chunk > MIN_CHUNK {
-                prop_assert!(costs.of(decodes + chunk) <= SLOWDOWN * costs.of(decodes));
-            }
-            if decodes > 0 && chunk < max {
-                prop_assert!(costs.of(decodes + chunk + 1) > SLOWDOWN * costs.of(decodes));
+            } else {
+                let bound = SLOWDOWN * costs.of(decodes);
+                // One go is what a step takes even where it is too much.
+                let is_least = (decodes + chunk) <= (decodes + MIN_CHUNK).next_multiple_of(ROWS);
+                prop_assert!(is_least || costs.of(decodes + chunk) <= bound, "{chunk} are too many");
+                prop_assert!(chunk == max || (decodes + chunk) % ROWS == 0, "{chunk} beside {decodes}");
+                let is_most = chunk + ROWS > max || costs.of(decodes + chunk + ROWS) > bound;
+                prop_assert!(is_most, "{chunk} are too few");
             }
             let guesses = costs.guesses((decodes + 1, 1.0), 0.5, 8);
             prop_assert!(guesses <= 8);
