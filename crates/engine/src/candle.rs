@@ -7,7 +7,7 @@ use gguf::File;
 use crate::{
     Engine, Error, Estimate, Event, Info, LoadOptions, Pooling, Sequence, SequenceId, Tokenizer,
     compute::Compute,
-    model::{Batch, Logits, Model, Output},
+    model::{Batch, Hidden, Logits, Model, Output},
     pages::PageId,
     scheduler::Scheduler,
     spec::Spec,
@@ -16,7 +16,7 @@ use crate::{
 
 /// One loaded GGUF model. One thread owns it; its own threads only help within a call.
 pub struct CandleEngine {
-    scheduler: Scheduler<Transformer>,
+    scheduler: Scheduler<Box<dyn Model>>,
     info: Info,
     /// Tokens of one forward pass when a whole text is run at once.
     chunk: usize,
@@ -68,7 +68,7 @@ impl CandleEngine {
             context_length: limits.context_length,
             kv_type: options.kv_type,
         };
-        let model = Transformer::load(file, spec, setup, progress)?;
+        let model: Box<dyn Model> = Box::new(Transformer::load(file, spec, setup, progress)?);
         let scheduler = Scheduler::new(model, Arc::new(tokenizer), limits);
         Ok(CandleEngine { scheduler, info, chunk: limits.chunk })
     }
@@ -94,7 +94,7 @@ impl CandleEngine {
         let pooling = self.info.pooling.unwrap_or(Pooling::Mean);
         let mut pooled: Option<Vec<f32>> = None;
         self.run_chunks(tokens, |model, batch| {
-            let (rows, faults) = model.hidden(batch)?; // [n, width]
+            let Hidden { rows, faults } = model.hidden(batch)?; // [n, width]
             if let Some(error) = faults.into_iter().flatten().next() {
                 return Err(error);
             }
@@ -119,7 +119,7 @@ impl CandleEngine {
     fn run_chunks(
         &mut self,
         tokens: &[u32],
-        mut work: impl FnMut(&mut Transformer, &Batch<'_>) -> Result<(), Error>,
+        mut work: impl FnMut(&mut dyn Model, &Batch<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let context_length = self.info.context_length;
         if tokens.is_empty() {

@@ -54,6 +54,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// What a model that overflows, or whose weights are broken, ends a sequence with.
+    pub(crate) fn block_not_finite(block: usize) -> Error {
+        Error::NotFinite { what: format!("what block {block} (`blk.{block}`) computed") }
+    }
+
     /// Who is at fault and whether it may be retried.
     pub fn code(&self) -> Code {
         match self {

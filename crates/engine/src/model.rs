@@ -3,7 +3,11 @@
 
 use std::ops::Range;
 
-use crate::{Error, pages::PageId};
+use crate::{
+    Error,
+    kernels::{Cpu, norm::is_finite},
+    pages::PageId,
+};
 
 pub(crate) trait Model: Send {
     fn vocab_size(&self) -> usize;
@@ -13,6 +17,20 @@ pub(crate) trait Model: Send {
     ///
     /// A span whose numbers are broken is a fault of its own row; an error means that the model cannot go on.
     fn forward(&mut self, batch: &Batch<'_>, logits: &mut Logits) -> Result<(), Error>;
+
+    /// Does the same with the batch, for the normalised rows after the last block.
+    fn hidden(&mut self, _batch: &Batch<'_>) -> Result<Hidden, Error> {
+        Err(Error::Unsupported { what: "make embeddings" })
+    }
+}
+
+/// What a model thinks of tokens before it scores the next ones.
+#[derive(Debug, Default)]
+pub(crate) struct Hidden {
+    /// [n, width].
+    pub rows: Vec<f32>,
+    /// Of each span, what is wrong with it.
+    pub faults: Vec<Option<Error>>,
 }
 
 /// The tokens of one step, of all sequences, one after another.
@@ -50,6 +68,20 @@ pub(crate) struct Logits {
     pub values: Vec<f32>,
     /// Of each span, what is wrong with it.
     pub faults: Vec<Option<Error>>,
+}
+
+impl<M: Model + ?Sized> Model for Box<M> {
+    fn vocab_size(&self) -> usize {
+        (**self).vocab_size()
+    }
+
+    fn forward(&mut self, batch: &Batch<'_>, logits: &mut Logits) -> Result<(), Error> {
+        (**self).forward(batch, logits)
+    }
+
+    fn hidden(&mut self, batch: &Batch<'_>) -> Result<Hidden, Error> {
+        (**self).hidden(batch)
+    }
 }
 
 // === impl Batch ===
@@ -90,6 +122,19 @@ impl Logits {
         self.values.resize(rows * vocab_size, 0.0);
         self.faults.clear();
         self.faults.resize(spans, None);
+    }
+
+    /// Notes for each span whether its rows are not finite, unless something is wrong with it already.
+    pub fn find_faults(&mut self, batch: &Batch<'_>, cpu: Cpu) {
+        let mut rows = self.values.chunks_exact(self.vocab_size);
+        for (span, fault) in batch.spans.iter().zip(&mut self.faults) {
+            for row in rows.by_ref().take(span.wanted().len()) {
+                if fault.is_none() && !is_finite(cpu, row) {
+                    let what = "what the language head (`output`) computed".to_owned();
+                    *fault = Some(Error::NotFinite { what });
+                }
+            }
+        }
     }
 
     pub fn row(&self, at: usize) -> &[f32] {

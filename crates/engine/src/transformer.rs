@@ -16,24 +16,26 @@ use crate::{
     compute::Compute,
     kernels::{
         activation,
-        norm::{add, is_finite},
+        norm::add,
         packed::Packed,
         rope::Angles,
         rows::{Forms, Rows},
     },
     linear::Linear,
-    model::{Batch, Logits, Model},
+    model::{Batch, Hidden, Logits, Model},
     pool::Shared,
     spec::Spec,
+    weights::Backend,
 };
-use attention::{Attention, Step};
+pub(crate) use attention::Attention;
+use attention::Step;
 pub(crate) use build::Setup;
 use cache::Cache;
 pub(crate) use cache::Shape;
-use entry::Entry;
-use experts::Experts;
-use feed_forward::FeedForward;
-use norm::Norm;
+pub(crate) use entry::{Embed, Entry};
+pub(crate) use experts::Experts;
+pub(crate) use feed_forward::FeedForward;
+pub(crate) use norm::Norm;
 
 /// Rows that a thread adds up at least: what makes waking it worth while.
 const ROW_GRAIN: usize = 8;
@@ -56,27 +58,27 @@ pub(crate) struct Transformer {
 
 /// One residual half of a block: `x += after(body(before(x)))`, then `x = closing(x)`. A norm that the file lacks is
 /// left out, which makes pre-norm, post-norm and sandwich-norm the same thing.
-struct Branch {
-    block: usize,
-    before: Before,
-    body: Body,
-    after: Option<Norm>,
-    closing: Option<Norm>,
+pub(crate) struct Branch<B: Backend = Compute> {
+    pub block: usize,
+    pub before: Before<B>,
+    pub body: Body<B>,
+    pub after: Option<B::Norm>,
+    pub closing: Option<B::Norm>,
 }
 
 /// What a branch takes in.
-enum Before {
-    Norm(Norm),
+pub(crate) enum Before<B: Backend = Compute> {
+    Norm(B::Norm),
     /// The stream as it is.
     Plain,
     /// What the branch before it took in: the two are parallel.
     Shared,
 }
 
-enum Body {
-    Attention(Attention),
-    FeedForward(FeedForward),
-    Experts(Experts),
+pub(crate) enum Body<B: Backend = Compute> {
+    Attention(Attention<B>),
+    FeedForward(FeedForward<B>),
+    Experts(Experts<B>),
 }
 
 /// Room for a step. It grows to the largest step and stays.
@@ -113,23 +115,14 @@ impl Branch {
 // === impl Transformer ===
 
 impl Transformer {
-    /// The normalised rows after the last block, [n, width], and of each span what is wrong with it.
-    pub fn hidden(&mut self, batch: &Batch<'_>) -> Result<(Vec<f32>, Vec<Option<Error>>), Error> {
-        let mut faults = vec![None; batch.spans.len()];
-        self.run_blocks(batch, &mut faults)?;
-        let mut rows = self.buffers.stream.clone();
-        if let Some(norm) = &self.output_norm {
-            norm.apply(self.compute.cpu, &mut rows);
-        }
-        Ok((rows, faults))
-    }
-
     /// Embeds the tokens and lets every branch add to the stream.
     fn run_blocks(&mut self, batch: &Batch<'_>, faults: &mut [Option<Error>]) -> Result<(), Error> {
         for span in &batch.spans {
             self.cache.reserve(span.pages)?;
         }
-        self.embed_tokens(&batch.tokens, &batch.positions);
+        let embed =
+            Embed { embedding: &self.embedding, entry: &self.entry, scale: self.spec.embedding_scale };
+        embed.fill(self.compute.cpu, batch, &mut self.buffers.stream);
         let Buffers { angles, local_angles, .. } = &mut self.buffers;
         angles.fill(&batch.positions, &self.frequencies, self.spec.rope.magnitude);
         if let (Some(frequencies), Some(rope)) = (&self.local_frequencies, &self.spec.local_rope) {
@@ -141,17 +134,6 @@ impl Transformer {
             self.find_faults(self.branches[at].block, batch, faults);
         }
         Ok(())
-    }
-
-    fn embed_tokens(&mut self, tokens: &[u32], positions: &[u32]) {
-        let (width, scale) = (self.spec.width, self.spec.embedding_scale);
-        let stream = &mut self.buffers.stream;
-        stream.resize(tokens.len() * width, 0.0);
-        for (row, &token) in stream.chunks_exact_mut(width).zip(tokens) {
-            self.embedding.widen(token as usize, row);
-            row.iter_mut().for_each(|value| *value *= scale);
-        }
-        self.entry.apply(self.compute.cpu, positions, stream);
     }
 
     fn run_branch(&mut self, at: usize, batch: &Batch<'_>) {
@@ -254,21 +236,7 @@ impl Transformer {
         }
         for (span, fault) in batch.spans.iter().zip(faults) {
             if fault.is_none() && !is_finite[span.rows.clone()].iter().all(|&is_finite| is_finite) {
-                *fault =
-                    Some(Error::NotFinite { what: format!("what block {block} (`blk.{block}`) computed") });
-            }
-        }
-    }
-
-    fn find_head_faults(&self, batch: &Batch<'_>, logits: &mut Logits) {
-        let mut rows = logits.values.chunks_exact(self.spec.vocab_size);
-        for (span, fault) in batch.spans.iter().zip(&mut logits.faults) {
-            for row in rows.by_ref().take(span.wanted().len()) {
-                if fault.is_none() && !is_finite(self.compute.cpu, row) {
-                    *fault = Some(Error::NotFinite {
-                        what: "what the language head (`output`) computed".to_owned(),
-                    });
-                }
+                *fault = Some(Error::block_not_finite(block));
             }
         }
     }
@@ -285,8 +253,18 @@ impl Model for Transformer {
         self.run_blocks(batch, &mut logits.faults)?;
         if !wanted.is_empty() {
             self.run_head(&wanted, logits)?;
-            self.find_head_faults(batch, logits);
+            logits.find_faults(batch, self.compute.cpu);
         }
         Ok(())
+    }
+
+    fn hidden(&mut self, batch: &Batch<'_>) -> Result<Hidden, Error> {
+        let mut faults = vec![None; batch.spans.len()];
+        self.run_blocks(batch, &mut faults)?;
+        let mut rows = self.buffers.stream.clone();
+        if let Some(norm) = &self.output_norm {
+            norm.apply(self.compute.cpu, &mut rows);
+        }
+        Ok(Hidden { rows, faults })
     }
 }

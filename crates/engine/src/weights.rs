@@ -1,5 +1,5 @@
-//! The tensors of a file, taken out by name with the shape that the spec demands. Each is packed once, so the file
-//! may go away afterwards.
+//! The tensors of a file, taken out by name with the shape that the spec demands. Each is packed, or copied to a
+//! device, once, so the file may go away afterwards.
 
 use std::{
     collections::HashSet,
@@ -12,9 +12,10 @@ use gguf::{File, Tensor, TensorType};
 
 use crate::{
     Error,
+    compute::Compute,
     kernels::packed::{Form, Packed, Refusal, widen_floats},
     linear::Linear,
-    pool::Pool,
+    transformer::Norm,
 };
 
 const SUPPORTED_TYPES: &str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K";
@@ -23,9 +24,40 @@ const OTHER_PARTS: [&str; 2] = ["v.", "mm."];
 /// Old files store what every loader computes.
 const REDUNDANT: [&str; 2] = ["attn_rot_embd", "rotary_emb.inv_freq"];
 
-pub(crate) struct Weights<'a> {
+/// What the rows of a tensor become, where they are multiplied with.
+pub(crate) trait Backend {
+    type Matrix;
+    type Linear;
+    type Norm;
+
+    /// What the host computes with: tokens are embedded there, whoever does the rest.
+    fn host(&self) -> &Compute;
+
+    fn matrix(&self, rows: RowBytes<'_>) -> Result<Self::Matrix, Error>;
+
+    /// The head of a file that has none; `None` = the embedding is loaded once more for it.
+    fn tied(&self, embedding: &Arc<Packed>) -> Option<Self::Matrix>;
+
+    /// `bias` has one value for each row of `weights`.
+    fn linear(&self, weights: Self::Matrix, bias: Option<Vec<f32>>) -> Result<Self::Linear, Error>;
+
+    fn norm(&self, norm: Norm) -> Result<Self::Norm, Error>;
+}
+
+/// Some rows of a tensor, as the file has them.
+#[derive(Clone, Copy)]
+pub(crate) struct RowBytes<'a> {
+    /// Of the tensor.
+    pub name: &'a str,
+    pub kind: GgmlDType,
+    pub bytes: &'a [u8],
+    pub rows: usize,
+    pub cols: usize,
+}
+
+pub(crate) struct Weights<'a, B> {
     file: &'a File,
-    pool: &'a Pool,
+    backend: &'a B,
     taken: HashSet<String>,
     total_bytes: u64,
     taken_bytes: u64,
@@ -34,14 +66,18 @@ pub(crate) struct Weights<'a> {
 
 // === impl Weights ===
 
-impl<'a> Weights<'a> {
+impl<'a, B: Backend> Weights<'a, B> {
     pub fn new(
         file: &'a File,
-        pool: &'a Pool,
+        backend: &'a B,
         progress: &'a mut dyn FnMut(f32) -> ControlFlow<()>,
-    ) -> Weights<'a> {
+    ) -> Weights<'a, B> {
         let total_bytes = total_bytes(file.header());
-        Weights { file, pool, taken: HashSet::new(), total_bytes, taken_bytes: 0, progress }
+        Weights { file, backend, taken: HashSet::new(), total_bytes, taken_bytes: 0, progress }
+    }
+
+    pub fn backend(&self) -> &'a B {
+        self.backend
     }
 
     pub fn has(&self, name: &str) -> bool {
@@ -76,20 +112,26 @@ impl<'a> Weights<'a> {
     }
 
     /// A matrix of `rows` by `cols`, if the file has it.
-    pub fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Option<Arc<Packed>>, Error> {
+    pub fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Option<B::Matrix>, Error> {
         let Some(tensor) = self.take(name, &[cols, rows])? else { return Ok(None) };
-        self.pack(tensor, 0..rows, cols).map(Some)
+        self.backend.matrix(self.rows(tensor, 0..rows, cols)?).map(Some)
     }
 
     /// A matrix that must be there.
-    pub fn expect_matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Arc<Packed>, Error> {
+    pub fn expect_matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<B::Matrix, Error> {
         self.matrix(name, rows, cols)?.ok_or_else(|| missing(name))
     }
 
+    /// A matrix that must be there, for the host.
+    pub fn expect_packed(&mut self, name: &str, rows: usize, cols: usize) -> Result<Arc<Packed>, Error> {
+        let tensor = self.take(name, &[cols, rows])?.ok_or_else(|| missing(name))?;
+        self.backend.host().matrix(self.rows(tensor, 0..rows, cols)?)
+    }
+
     /// The map `name`, with its bias if it has one.
-    pub fn linear(&mut self, name: &str, rows: usize, cols: usize) -> Result<Linear, Error> {
+    pub fn linear(&mut self, name: &str, rows: usize, cols: usize) -> Result<B::Linear, Error> {
         let weight = self.expect_matrix(&format!("{name}.weight"), rows, cols)?;
-        Ok(Linear::new(weight, self.vector(&format!("{name}.bias"), rows)?))
+        self.backend.linear(weight, self.vector(&format!("{name}.bias"), rows)?)
     }
 
     /// The maps that the tensor `name` holds one below another, `parts` rows each.
@@ -98,7 +140,7 @@ impl<'a> Weights<'a> {
         name: &str,
         parts: [usize; N],
         cols: usize,
-    ) -> Result<[Linear; N], Error> {
+    ) -> Result<[B::Linear; N], Error> {
         let rows = parts.iter().sum();
         let weight = format!("{name}.weight");
         let tensor = self.take(&weight, &[cols, rows])?.ok_or_else(|| missing(&weight))?;
@@ -108,7 +150,8 @@ impl<'a> Weights<'a> {
         for rows in parts {
             let range = first..first + rows;
             let bias = bias.as_ref().map(|bias| bias[range.clone()].to_vec());
-            maps.push(Linear::new(self.pack(tensor, range.clone(), cols)?, bias));
+            let weight = self.backend.matrix(self.rows(tensor, range.clone(), cols)?)?;
+            maps.push(self.backend.linear(weight, bias)?);
             first = range.end;
         }
         maps.try_into().map_err(|_| Error::Compute("a fused tensor has lost a part".to_owned()))
@@ -121,25 +164,20 @@ impl<'a> Weights<'a> {
         count: usize,
         rows: usize,
         cols: usize,
-    ) -> Result<Vec<Linear>, Error> {
+    ) -> Result<Vec<B::Linear>, Error> {
         let name = format!("{name}.weight");
         let tensor = self.take(&name, &[cols, rows, count])?.ok_or_else(|| missing(&name))?;
-        let pack = |at: usize| self.pack(tensor, at * rows..(at + 1) * rows, cols);
-        (0..count).map(|at| Ok(Linear::new(pack(at)?, None))).collect()
+        let matrix = |at: usize| self.backend.matrix(self.rows(tensor, at * rows..(at + 1) * rows, cols)?);
+        (0..count).map(|at| self.backend.linear(matrix(at)?, None)).collect()
     }
 
-    /// Packs some rows of a tensor.
-    fn pack(&self, tensor: &Tensor, rows: Range<usize>, cols: usize) -> Result<Arc<Packed>, Error> {
+    fn rows(&self, tensor: &'a Tensor, rows: Range<usize>, cols: usize) -> Result<RowBytes<'a>, Error> {
         let kind = dtype(tensor.kind)
             .filter(|&kind| Form::of(kind).is_some())
             .ok_or_else(|| unsupported(tensor, SUPPORTED_TYPES))?;
         let stride = cols / kind.block_size() * kind.type_size();
         let bytes = &self.file.data(tensor)[rows.start * stride..rows.end * stride];
-        match Packed::pack(self.pool, kind, bytes, (rows.len(), cols)) {
-            Ok(packed) => Ok(Arc::new(packed)),
-            Err(Refusal::NotFinite) => Err(Error::NotFinite { what: format!("tensor `{}`", tensor.name) }),
-            Err(Refusal::OutOfMemory { needed }) => Err(Error::OutOfMemory { what: "the weights", needed }),
-        }
+        Ok(RowBytes { name: &tensor.name, kind, bytes, rows: rows.len(), cols })
     }
 
     /// Fails if the file has a tensor that nobody took: a model that is half understood would talk nonsense.
@@ -169,6 +207,36 @@ impl<'a> Weights<'a> {
             }
         }
         Ok(Some(tensor))
+    }
+}
+
+impl Backend for Compute {
+    type Matrix = Arc<Packed>;
+    type Linear = Linear;
+    type Norm = Norm;
+
+    fn host(&self) -> &Compute {
+        self
+    }
+
+    fn matrix(&self, rows: RowBytes<'_>) -> Result<Arc<Packed>, Error> {
+        match Packed::pack(&self.pool, rows.kind, rows.bytes, (rows.rows, rows.cols)) {
+            Ok(packed) => Ok(Arc::new(packed)),
+            Err(Refusal::NotFinite) => Err(Error::NotFinite { what: format!("tensor `{}`", rows.name) }),
+            Err(Refusal::OutOfMemory { needed }) => Err(Error::OutOfMemory { what: "the weights", needed }),
+        }
+    }
+
+    fn tied(&self, embedding: &Arc<Packed>) -> Option<Arc<Packed>> {
+        Some(embedding.clone())
+    }
+
+    fn linear(&self, weights: Arc<Packed>, bias: Option<Vec<f32>>) -> Result<Linear, Error> {
+        Ok(Linear::new(weights, bias))
+    }
+
+    fn norm(&self, norm: Norm) -> Result<Norm, Error> {
+        Ok(norm)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{cache::Cache, norm::Norm};
+use super::cache::Cache;
 use crate::{
     compute::Compute,
     kernels::{
@@ -14,23 +14,24 @@ use crate::{
     model::Batch,
     pages::{PAGE_TOKENS, PageId, pages_for},
     pool::Shared,
+    weights::Backend,
 };
 
 /// Rows of a span that one piece of work takes: they share each page while it is near.
 const TILE: usize = 16;
 
-pub(super) struct Attention {
+pub(crate) struct Attention<B: Backend = Compute> {
     pub heads: Heads,
     /// `None` = heads are not turned.
     pub pairing: Option<Pairing>,
     /// Whether a row sees only what is before it in its span, or all of the span.
     pub is_causal: bool,
-    pub query: Linear,
-    pub key: Linear,
-    pub value: Linear,
-    pub query_norm: Option<Norm>,
-    pub key_norm: Option<Norm>,
-    pub out: Linear,
+    pub query: B::Linear,
+    pub key: B::Linear,
+    pub value: B::Linear,
+    pub query_norm: Option<B::Norm>,
+    pub key_norm: Option<B::Norm>,
+    pub out: B::Linear,
 }
 
 /// Room for a step, used again by the next branch.
@@ -59,7 +60,7 @@ impl Attention {
     }
 
     /// `input`: [n, width] to `out`: [n, width], leaving keys and values of block `block` in `cache`.
-    pub fn forward(
+    pub(super) fn forward(
         &self,
         step: Step<'_>,
         (cache, block): (&mut Cache, usize),

@@ -17,11 +17,12 @@ use crate::{
     Error,
     compute::Compute,
     kernels::packed::Packed,
-    linear::Linear,
     load::KvType,
     spec::{Experts, Layout, Spec},
-    weights::Weights,
+    weights::{Backend, Weights},
 };
+
+const EMBEDDING: &str = "token_embd.weight";
 
 /// What a transformer is built with beside its file.
 pub(crate) struct Setup {
@@ -33,6 +34,49 @@ pub(crate) struct Setup {
     pub kv_type: KvType,
 }
 
+/// All that a file says, where it is computed with.
+pub(crate) struct Parts<B: Backend> {
+    pub embedding: Arc<Packed>,
+    pub entry: Entry,
+    pub branches: Vec<Branch<B>>,
+    pub output_norm: Option<B::Norm>,
+    pub head: Option<B::Linear>,
+    pub frequencies: Vec<f32>,
+    pub local_frequencies: Option<Vec<f32>>,
+}
+
+impl<B: Backend> Parts<B> {
+    /// `context_length`: the longest sequence.
+    pub fn load(mut weights: Weights<'_, B>, spec: &Spec, context_length: usize) -> Result<Parts<B>, Error> {
+        let embedding = weights.expect_packed(EMBEDDING, spec.vocab_size, spec.width)?;
+        let entry = Entry::load(&mut weights, spec)?;
+        let mut branches = Vec::new();
+        for block in 0..spec.blocks {
+            branches.push(attention_branch(&mut weights, spec, block)?);
+            branches.push(feed_forward_branch(&mut weights, spec, block)?);
+        }
+        let output_norm = match spec.layout {
+            Layout::After => None,
+            Layout::Before | Layout::BeforeOrShared => {
+                Some(Norm::expect(&mut weights, spec, "output_norm", spec.width)?)
+            }
+        };
+        let head = spec.has_head.then(|| head(&mut weights, spec, &embedding)).transpose()?;
+        let factors = rope_factors(&mut weights, spec, context_length)?;
+        let output_norm = place(&weights, output_norm)?;
+        weights.finish()?;
+        Ok(Parts {
+            embedding,
+            entry,
+            branches,
+            output_norm,
+            head,
+            frequencies: spec.rope.frequencies(factors.as_deref()),
+            local_frequencies: spec.local_rope.as_ref().map(|rope| rope.frequencies(None)),
+        })
+    }
+}
+
 impl Transformer {
     pub fn load(
         file: &File,
@@ -40,47 +84,49 @@ impl Transformer {
         setup: Setup,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Transformer, Error> {
-        let mut weights = Weights::new(file, &setup.compute.pool, progress);
-        let embedding = weights.expect_matrix("token_embd.weight", spec.vocab_size, spec.width)?;
-        let entry = Entry::load(&mut weights, &spec)?;
-        let mut branches = Vec::new();
-        for block in 0..spec.blocks {
-            branches.push(attention_branch(&mut weights, &spec, block)?);
-            branches.push(feed_forward_branch(&mut weights, &spec, block)?);
-        }
-        let output_norm = match spec.layout {
-            Layout::After => None,
-            Layout::Before | Layout::BeforeOrShared => {
-                Some(Norm::expect(&mut weights, &spec, "output_norm", spec.width)?)
-            }
-        };
-        let head = spec.has_head.then(|| head(&mut weights, &spec, &embedding)).transpose()?;
-        let factors = rope_factors(&mut weights, &spec, setup.context_length)?;
-        weights.finish()?;
+        let weights = Weights::new(file, &setup.compute, progress);
+        let parts = Parts::load(weights, &spec, setup.context_length)?;
         Ok(Transformer {
-            head,
-            entry,
-            frequencies: spec.rope.frequencies(factors.as_deref()),
-            local_frequencies: spec.local_rope.as_ref().map(|rope| rope.frequencies(None)),
+            embedding: parts.embedding,
+            entry: parts.entry,
+            branches: parts.branches,
+            output_norm: parts.output_norm,
+            head: parts.head,
+            frequencies: parts.frequencies,
+            local_frequencies: parts.local_frequencies,
             cache: Cache::new(Shape::of(&spec, setup.kv_type), setup.pages),
             compute: setup.compute.into(),
-            embedding,
-            branches,
-            output_norm,
             buffers: Default::default(),
             spec,
         })
     }
 }
 
-/// A file without one has it tied to the embedding.
-fn head(weights: &mut Weights<'_>, spec: &Spec, embedding: &Arc<Packed>) -> Result<Linear, Error> {
-    let weight = weights.matrix("output.weight", spec.vocab_size, spec.width)?;
-    let bias = weights.vector("output.bias", spec.vocab_size)?;
-    Ok(Linear::new(weight.unwrap_or_else(|| embedding.clone()), bias))
+/// Puts a norm where it is computed.
+fn place<B: Backend>(weights: &Weights<'_, B>, norm: Option<Norm>) -> Result<Option<B::Norm>, Error> {
+    norm.map(|norm| weights.backend().norm(norm)).transpose()
 }
 
-fn attention_branch(weights: &mut Weights<'_>, spec: &Spec, block: usize) -> Result<Branch, Error> {
+/// A file without one has it tied to the embedding.
+fn head<B: Backend>(
+    weights: &mut Weights<'_, B>,
+    spec: &Spec,
+    embedding: &Arc<Packed>,
+) -> Result<B::Linear, Error> {
+    let own = weights.matrix("output.weight", spec.vocab_size, spec.width)?;
+    let weight = match own.or_else(|| weights.backend().tied(embedding)) {
+        Some(weight) => weight,
+        None => weights.expect_matrix(EMBEDDING, spec.vocab_size, spec.width)?,
+    };
+    let bias = weights.vector("output.bias", spec.vocab_size)?;
+    weights.backend().linear(weight, bias)
+}
+
+fn attention_branch<B: Backend>(
+    weights: &mut Weights<'_, B>,
+    spec: &Spec,
+    block: usize,
+) -> Result<Branch<B>, Error> {
     let name = |part: &str| format!("blk.{block}.{part}");
     let heads = spec.heads(block);
     let rows =
@@ -105,20 +151,24 @@ fn attention_branch(weights: &mut Weights<'_>, spec: &Spec, block: usize) -> Res
         query,
         key,
         value,
-        query_norm,
-        key_norm,
+        query_norm: place(weights, query_norm)?,
+        key_norm: place(weights, key_norm)?,
         out: weights.linear(&name("attn_output"), spec.width, heads.count * heads.value_dim)?,
     });
     Ok(Branch {
         block,
         before: before(weights, spec, &name("attn_norm"))?,
         body,
-        after: Norm::optional(weights, spec, &name("post_attention_norm"), spec.width)?,
+        after: after(weights, spec, &name("post_attention_norm"))?,
         closing: closing(weights, spec, &name("attn_output_norm"))?,
     })
 }
 
-fn feed_forward_branch(weights: &mut Weights<'_>, spec: &Spec, block: usize) -> Result<Branch, Error> {
+fn feed_forward_branch<B: Backend>(
+    weights: &mut Weights<'_, B>,
+    spec: &Spec,
+    block: usize,
+) -> Result<Branch<B>, Error> {
     let name = |part: &str| format!("blk.{block}.{part}");
     let body = match spec.experts {
         Some(experts) => Body::Experts(mixture(weights, spec, experts, name)?),
@@ -130,28 +180,49 @@ fn feed_forward_branch(weights: &mut Weights<'_>, spec: &Spec, block: usize) -> 
         block,
         before: if is_shared { Before::Shared } else { before(weights, spec, &norm)? },
         body,
-        after: Norm::optional(weights, spec, &name("post_ffw_norm"), spec.width)?,
+        after: after(weights, spec, &name("post_ffw_norm"))?,
         closing: closing(weights, spec, &name("layer_output_norm"))?,
     })
 }
 
-fn before(weights: &mut Weights<'_>, spec: &Spec, name: &str) -> Result<Before, Error> {
+fn before<B: Backend>(weights: &mut Weights<'_, B>, spec: &Spec, name: &str) -> Result<Before<B>, Error> {
     match spec.layout {
         Layout::After => Ok(Before::Plain),
         Layout::Before | Layout::BeforeOrShared => {
-            Norm::expect(weights, spec, name, spec.width).map(Before::Norm)
+            let norm = Norm::expect(weights, spec, name, spec.width)?;
+            weights.backend().norm(norm).map(Before::Norm)
         }
     }
 }
 
-fn closing(weights: &mut Weights<'_>, spec: &Spec, name: &str) -> Result<Option<Norm>, Error> {
+fn after<B: Backend>(
+    weights: &mut Weights<'_, B>,
+    spec: &Spec,
+    name: &str,
+) -> Result<Option<B::Norm>, Error> {
+    let norm = Norm::optional(weights, spec, name, spec.width)?;
+    place(weights, norm)
+}
+
+fn closing<B: Backend>(
+    weights: &mut Weights<'_, B>,
+    spec: &Spec,
+    name: &str,
+) -> Result<Option<B::Norm>, Error> {
     match spec.layout {
-        Layout::After => Norm::expect(weights, spec, name, spec.width).map(Some),
+        Layout::After => {
+            let norm = Norm::expect(weights, spec, name, spec.width)?;
+            weights.backend().norm(norm).map(Some)
+        }
         Layout::Before | Layout::BeforeOrShared => Ok(None),
     }
 }
 
-fn dense(weights: &mut Weights<'_>, spec: &Spec, block: usize) -> Result<FeedForward, Error> {
+fn dense<B: Backend>(
+    weights: &mut Weights<'_, B>,
+    spec: &Spec,
+    block: usize,
+) -> Result<FeedForward<B>, Error> {
     let name = |part: &str| format!("blk.{block}.{part}");
     let inner = spec.feed_forward_width;
     let (gate, up) = if !spec.is_gated {
@@ -167,12 +238,12 @@ fn dense(weights: &mut Weights<'_>, spec: &Spec, block: usize) -> Result<FeedFor
     Ok(FeedForward { activation: spec.activation, gate, up, down })
 }
 
-fn mixture(
-    weights: &mut Weights<'_>,
+fn mixture<B: Backend>(
+    weights: &mut Weights<'_, B>,
     spec: &Spec,
     experts: Experts,
     name: impl Fn(&str) -> String,
-) -> Result<experts::Experts, Error> {
+) -> Result<experts::Experts<B>, Error> {
     let Experts { count, used, width: inner, shared_width, is_normalised } = experts;
     let router = weights.linear(&name("ffn_gate_inp"), count, spec.width)?;
     let gates = weights.experts(&name("ffn_gate_exps"), count, inner, spec.width)?;
@@ -195,8 +266,8 @@ fn mixture(
 }
 
 /// What each frequency is divided by: llama3's factors, or the one of longrope's two sets that fits the context.
-fn rope_factors(
-    weights: &mut Weights<'_>,
+fn rope_factors<B: Backend>(
+    weights: &mut Weights<'_, B>,
     spec: &Spec,
     context_length: usize,
 ) -> Result<Option<Vec<f32>>, Error> {

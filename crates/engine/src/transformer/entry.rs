@@ -1,15 +1,16 @@
-//! What embedders add to the rows of the tokens before the first block.
+//! The rows of the tokens before the first block, and what embedders add to them.
 
 use super::norm::Norm;
 use crate::{
     Error,
-    kernels::Cpu,
+    kernels::{Cpu, packed::Packed},
+    model::Batch,
     spec::{Layout, Spec},
-    weights::Weights,
+    weights::{Backend, Weights},
 };
 
 #[derive(Default)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// The row of the first token type, [width]: an input here is one text, never a pair.
     kind: Option<Vec<f32>>,
     /// [train context, width].
@@ -17,8 +18,29 @@ pub(super) struct Entry {
     norm: Option<Norm>,
 }
 
+/// Where the rows of a batch come from.
+pub(crate) struct Embed<'a> {
+    /// [vocab, width]; rows are widened when a token asks.
+    pub embedding: &'a Packed,
+    pub entry: &'a Entry,
+    pub scale: f32,
+}
+
+impl Embed<'_> {
+    /// Fills `stream` with [n, width].
+    pub fn fill(&self, cpu: Cpu, batch: &Batch<'_>, stream: &mut Vec<f32>) {
+        let width = self.embedding.cols();
+        stream.resize(batch.tokens.len() * width, 0.0);
+        for (row, &token) in stream.chunks_exact_mut(width).zip(&batch.tokens) {
+            self.embedding.widen(token as usize, row);
+            row.iter_mut().for_each(|value| *value *= self.scale);
+        }
+        self.entry.apply(cpu, &batch.positions, stream);
+    }
+}
+
 impl Entry {
-    pub fn load(weights: &mut Weights<'_>, spec: &Spec) -> Result<Entry, Error> {
+    pub fn load<B: Backend>(weights: &mut Weights<'_, B>, spec: &Spec) -> Result<Entry, Error> {
         let Spec { width, train_context_length, .. } = *spec;
         let types = "token_types.weight";
         let count = weights.shape(types).and_then(|shape| shape.get(1).copied()).unwrap_or(1);
@@ -35,7 +57,7 @@ impl Entry {
     }
 
     /// `stream`: [n, width], of tokens at `positions`.
-    pub fn apply(&self, cpu: Cpu, positions: &[u32], stream: &mut [f32]) {
+    fn apply(&self, cpu: Cpu, positions: &[u32], stream: &mut [f32]) {
         let width = stream.len() / positions.len().max(1);
         for (row, &position) in stream.chunks_exact_mut(width.max(1)).zip(positions) {
             let place = self.positions.as_ref().map(|table| &table[position as usize * width..][..width]);

@@ -10,20 +10,21 @@ use crate::{
         rows::{Forms, Rows},
     },
     linear::Linear,
+    weights::Backend,
 };
 
-pub(super) struct Experts {
-    pub router: Linear,
+pub(crate) struct Experts<B: Backend = Compute> {
+    pub router: B::Linear,
     /// How many a row goes through.
     pub used: usize,
     pub is_normalised: bool,
-    pub experts: Vec<FeedForward>,
-    pub shared: Option<SharedExpert>,
+    pub experts: Vec<FeedForward<B>>,
+    pub shared: Option<SharedExpert<B>>,
 }
 
 /// What every row goes through, as much as its gate is open; without a gate it is.
-pub(super) struct SharedExpert {
-    pub body: FeedForward,
+pub(crate) struct SharedExpert<B: Backend = Compute> {
+    pub body: FeedForward<B>,
     pub gate: Option<Vec<f32>>,
 }
 
@@ -40,11 +41,12 @@ pub(super) struct Buffers {
     body: feed_forward::Buffers,
 }
 
+/// A row goes through an expert.
 #[derive(Clone, Copy, Debug)]
-struct Route {
-    expert: u32,
-    row: u32,
-    weight: f32,
+pub(crate) struct Route {
+    pub expert: u32,
+    pub row: u32,
+    pub weight: f32,
 }
 
 impl Experts {
@@ -55,7 +57,7 @@ impl Experts {
     }
 
     /// `input`: [n, width], and the same as plain `values`, to `out`: [n, width].
-    pub fn forward(
+    pub(super) fn forward(
         &self,
         compute: &Compute,
         buffers: &mut Buffers,
@@ -64,7 +66,8 @@ impl Experts {
     ) {
         let width = self.router.cols();
         Linear::forward(compute, input, &mut [(&self.router, &mut buffers.scores)]);
-        self.route(buffers);
+        let Buffers { scores, routes, best, .. } = buffers;
+        self.route(scores, best, routes);
         match &self.shared {
             Some(SharedExpert { body, gate }) => {
                 body.forward(compute, &mut buffers.body, (input, out)); // [n, width]
@@ -89,9 +92,11 @@ impl Experts {
             }
         }
     }
+}
 
-    fn route(&self, buffers: &mut Buffers) {
-        let Buffers { scores, routes, best, .. } = buffers;
+impl<B: Backend> Experts<B> {
+    /// By expert, then by row. `scores`, [n, experts], are used up.
+    pub fn route(&self, scores: &mut [f32], best: &mut Vec<(u32, f32)>, routes: &mut Vec<Route>) {
         routes.clear();
         for (row, scores) in (0..).zip(scores.chunks_exact_mut(self.experts.len())) {
             route::choose(scores, self.used, self.is_normalised, best);

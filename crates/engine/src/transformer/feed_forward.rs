@@ -7,13 +7,14 @@ use crate::{
         rows::{Forms, Rows},
     },
     linear::Linear,
+    weights::Backend,
 };
 
-pub(super) struct FeedForward {
+pub(crate) struct FeedForward<B: Backend = Compute> {
     pub activation: Activation,
-    pub gate: Option<Linear>,
-    pub up: Linear,
-    pub down: Linear,
+    pub gate: Option<B::Linear>,
+    pub up: B::Linear,
+    pub down: B::Linear,
 }
 
 /// Room for a step, used again by the next branch.
@@ -31,7 +32,12 @@ impl FeedForward {
     }
 
     /// `input`: [n, width] to `out`: [n, width].
-    pub fn forward(&self, compute: &Compute, buffers: &mut Buffers, (rows, out): (&Rows, &mut Vec<f32>)) {
+    pub(super) fn forward(
+        &self,
+        compute: &Compute,
+        buffers: &mut Buffers,
+        (rows, out): (&Rows, &mut Vec<f32>),
+    ) {
         let Buffers { gate, up, input } = buffers;
         let mut maps = vec![(&self.up, &mut *up)];
         maps.extend(self.gate.as_ref().map(|map| (map, &mut *gate)));

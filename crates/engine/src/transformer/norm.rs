@@ -8,23 +8,24 @@ use crate::{
         norm,
     },
     spec::{NormKind, Spec},
-    weights::Weights,
+    weights::{Backend, Weights},
 };
 
-pub(super) struct Norm {
-    kind: NormKind,
+pub(crate) struct Norm {
+    pub kind: NormKind,
     /// Values that are normalised together.
-    dim: usize,
+    pub dim: usize,
     /// [dim], or of each head its own, [heads, dim].
-    weight: Vec<f32>,
-    bias: Vec<f32>,
-    epsilon: f32,
+    pub weight: Vec<f32>,
+    /// [dim]; empty = nothing is added.
+    pub bias: Vec<f32>,
+    pub epsilon: f32,
 }
 
 impl Norm {
     /// Of rows of `dim` values, if the file has it.
-    pub fn optional(
-        weights: &mut Weights<'_>,
+    pub fn optional<B: Backend>(
+        weights: &mut Weights<'_, B>,
         spec: &Spec,
         name: &str,
         dim: usize,
@@ -34,14 +35,19 @@ impl Norm {
     }
 
     /// The same, but it must be there.
-    pub fn expect(weights: &mut Weights<'_>, spec: &Spec, name: &str, dim: usize) -> Result<Norm, Error> {
+    pub fn expect<B: Backend>(
+        weights: &mut Weights<'_, B>,
+        spec: &Spec,
+        name: &str,
+        dim: usize,
+    ) -> Result<Norm, Error> {
         let weight = weights.expect_floats(&format!("{name}.weight"), &[dim])?;
         Norm::with_bias(weights, spec, name, weight, dim)
     }
 
     /// Of heads of `dim` values: one for all, or, where the tensor is a matrix, one for each of `heads`.
-    pub fn of_heads(
-        weights: &mut Weights<'_>,
+    pub fn of_heads<B: Backend>(
+        weights: &mut Weights<'_, B>,
         spec: &Spec,
         name: &str,
         (heads, dim): (usize, usize),
@@ -55,8 +61,8 @@ impl Norm {
     }
 
     /// A bias of a kind that has none stays untaken and is refused with the tensors that nobody knows.
-    fn with_bias(
-        weights: &mut Weights<'_>,
+    fn with_bias<B: Backend>(
+        weights: &mut Weights<'_, B>,
         spec: &Spec,
         name: &str,
         weight: Vec<f32>,
