@@ -1,4 +1,4 @@
-//! The real engine: a transformer on candle's quantized tensors behind the scheduler.
+//! The real engine: a transformer, on the processor or on a device of candle's, behind the scheduler.
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
@@ -7,6 +7,7 @@ use gguf::File;
 use crate::{
     Engine, Error, Estimate, Event, Info, LoadOptions, Pooling, Sequence, SequenceId, Tokenizer,
     compute::Compute,
+    device::DeviceTransformer,
     model::{Batch, Hidden, Logits, Model, Output},
     pages::PageId,
     scheduler::Scheduler,
@@ -33,6 +34,7 @@ impl CandleEngine {
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<CandleEngine, Error> {
         options.check()?;
+        let device = options.device.open()?;
         let gguf = file.header();
         let spec = Spec::read(gguf)?;
         let limits = options.limits(&spec);
@@ -55,7 +57,7 @@ impl CandleEngine {
             train_context_length: spec.train_context_length,
             embedding_length: spec.width,
             vocab_size: spec.vocab_size,
-            size_bytes: Estimate::of(gguf, &spec, limits).total_bytes(),
+            size_bytes: Estimate::of(gguf, &spec, options.device, limits).total_bytes(),
             pooling: spec.pooling,
             chat_template: gguf.metadata.str("tokenizer.chat_template")?.map(str::to_owned),
             add_bos: tokenizer.add_bos(),
@@ -68,7 +70,10 @@ impl CandleEngine {
             context_length: limits.context_length,
             kv_type: options.kv_type,
         };
-        let model: Box<dyn Model> = Box::new(Transformer::load(file, spec, setup, progress)?);
+        let model: Box<dyn Model> = match device {
+            Some(device) => Box::new(DeviceTransformer::load(file, spec, (setup, device), progress)?),
+            None => Box::new(Transformer::load(file, spec, setup, progress)?),
+        };
         let scheduler = Scheduler::new(model, Arc::new(tokenizer), limits);
         Ok(CandleEngine { scheduler, info, chunk: limits.chunk })
     }

@@ -43,6 +43,8 @@ pub enum Error {
     Grammar(String),
     #[error("this model cannot {what}")]
     Unsupported { what: &'static str },
+    #[error("`device` must be {bound}, got {value}")]
+    NoDevice { bound: &'static str, value: String },
     #[error("the load was given up")]
     GivenUp,
     #[error("the model's tokenizer: {0}")]
@@ -70,6 +72,7 @@ impl Error {
             | Error::InvalidOption { .. }
             | Error::InvalidSampling { .. }
             | Error::Grammar(_)
+            | Error::NoDevice { .. }
             | Error::Unsupported { .. } => Code::Invalid,
             Error::OutOfMemory { .. } => Code::OutOfMemory,
             Error::GivenUp => Code::Canceled,

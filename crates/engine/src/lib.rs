@@ -5,6 +5,7 @@
 mod candle;
 mod compute;
 mod detokenizer;
+mod device;
 mod engine;
 mod error;
 mod grammar;
@@ -24,6 +25,7 @@ mod weights;
 
 pub use candle::CandleEngine;
 pub use detokenizer::Detokenizer;
+pub use device::{Device, DeviceMemory, Meter};
 pub use engine::{Engine, Info, Pooling};
 pub use error::Error;
 pub use grammar::{Constraint, Grammar, Grammars, Thought};

@@ -2,7 +2,9 @@
 
 use gguf::Gguf;
 
-use crate::{Error, Tier, pages::pages_for, scheduler::Limits, spec::Spec, transformer::Shape, weights};
+use crate::{
+    Device, Error, Tier, device, pages::pages_for, scheduler::Limits, spec::Spec, transformer::Shape, weights,
+};
 
 /// Sequences that one replica runs at once at most: each takes part in every step.
 const MAX_SLOTS: usize = 1024;
@@ -36,6 +38,7 @@ pub struct LoadOptions {
     /// Guessed tokens of one step at most, over all sequences, that are checked along with the next ones; 0 = nothing
     /// is guessed. What is said never depends on it, and none are guessed where that does not pay.
     pub guesses: usize,
+    pub device: Device,
     /// The instructions to use; `None` = the best that the processor has.
     pub tier: Option<Tier>,
 }
@@ -50,7 +53,8 @@ pub enum KvType {
     Q8_0,
 }
 
-/// Memory that a loaded model uses at most.
+/// Memory that a loaded model uses at most, of the device that it is loaded to. What the host of a GPU has beside that,
+/// the embedding and the tokenizer, is not counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Estimate {
     pub weights_bytes: u64,
@@ -71,6 +75,7 @@ impl Default for LoadOptions {
             kv_bytes: None,
             kv_type: KvType::F16,
             guesses: 16,
+            device: Device::Cpu,
             tier: None,
         }
     }
@@ -98,7 +103,10 @@ impl LoadOptions {
     pub(crate) fn limits(&self, spec: &Spec) -> Limits {
         let context_length = self.context_length.min(spec.train_context_length);
         let all = self.slots * pages_for(context_length);
-        let page_bytes = Shape::of(spec, self.kv_type).page_bytes() as u64;
+        let page_bytes = match self.device {
+            Device::Cpu => Shape::of(spec, self.kv_type).page_bytes(),
+            Device::Cuda(_) | Device::CandleCpu => device::page_bytes(spec),
+        } as u64;
         let bound = self.kv_bytes.map_or(all as u64, |bytes| bytes / page_bytes.max(1));
         let pages = usize::try_from(bound).unwrap_or(usize::MAX).clamp(1, all);
         let LoadOptions { slots, guesses, .. } = *self;
@@ -112,7 +120,11 @@ impl Estimate {
         self.weights_bytes + self.kv_bytes + self.scratch_bytes + self.tokenizer_bytes
     }
 
-    pub(crate) fn of(gguf: &Gguf, spec: &Spec, limits: Limits) -> Estimate {
+    pub(crate) fn of(gguf: &Gguf, spec: &Spec, device: Device, limits: Limits) -> Estimate {
+        let weights_bytes = match device {
+            Device::Cpu => weights::packed_bytes(gguf),
+            Device::Cuda(_) | Device::CandleCpu => weights::total_bytes(gguf),
+        };
         let floats = |count: usize| count as u64 * size_of::<f32>() as u64;
         let items = |key: &str| {
             let value = gguf.metadata.get(&format!("tokenizer.ggml.{key}"));
@@ -124,7 +136,7 @@ impl Estimate {
         let row = 3 * spec.width + query + heads.count * heads.value_dim + feed_forward_row(spec);
         let rows = limits.chunk + limits.slots + limits.guesses;
         Estimate {
-            weights_bytes: weights::packed_bytes(gguf),
+            weights_bytes,
             kv_bytes: limits.pages as u64 * limits.page_bytes,
             scratch_bytes: floats(rows * row) * 5 / 4
                 + floats((limits.slots + limits.guesses) * spec.vocab_size),
@@ -144,5 +156,5 @@ fn feed_forward_row(spec: &Spec) -> usize {
 pub fn estimate(gguf: &Gguf, options: &LoadOptions) -> Result<Estimate, Error> {
     options.check()?;
     let spec = Spec::read(gguf)?;
-    Ok(Estimate::of(gguf, &spec, options.limits(&spec)))
+    Ok(Estimate::of(gguf, &spec, options.device, options.limits(&spec)))
 }

@@ -1,5 +1,5 @@
-//! What the scheduler sees of a model: a batch goes in, scores come out. Two implementations live by it: the
-//! transformer, and the parrot that the scheduler is tested with.
+//! What the scheduler sees of a model: a batch goes in, scores come out. Three implementations live by it: the
+//! transformer, the same on a device, and the parrot that the scheduler is tested with.
 
 use std::ops::Range;
 

@@ -1,5 +1,5 @@
 //! The one transformer: a list of branches over rows of the residual stream. Which ones, and with what in them, is
-//! data; see [`crate::spec`] and `build`.
+//! data; see [`crate::spec`] and `build`. Run here by our own kernels; [`crate::device`] runs the same list by candle's.
 
 mod attention;
 mod build;
@@ -29,11 +29,11 @@ use crate::{
 };
 pub(crate) use attention::Attention;
 use attention::Step;
-pub(crate) use build::Setup;
+pub(crate) use build::{Parts, Setup};
 use cache::Cache;
 pub(crate) use cache::Shape;
 pub(crate) use entry::{Embed, Entry};
-pub(crate) use experts::Experts;
+pub(crate) use experts::{Experts, SharedExpert};
 pub(crate) use feed_forward::FeedForward;
 pub(crate) use norm::Norm;
 

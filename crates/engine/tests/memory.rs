@@ -6,7 +6,7 @@
 
 use std::{ops::ControlFlow, path::PathBuf, process::Command};
 
-use engine::{CandleEngine, Engine, Event, KvType, LoadOptions, Sequence, estimate};
+use engine::{CandleEngine, Device, Engine, Event, KvType, LoadOptions, Sequence, estimate};
 
 const MODELS: [&str; 2] = ["SmolLM2-135M-Instruct.Q4_1.gguf", "gemma-3-270m-q4_k_m.gguf"];
 /// The file that the test, run again as a child, measures.
@@ -22,6 +22,7 @@ const OPTIONS: LoadOptions = LoadOptions {
     kv_bytes: None,
     kv_type: KvType::F16,
     guesses: 0,
+    device: Device::Cpu,
     tier: None,
 };
 

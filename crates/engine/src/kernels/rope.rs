@@ -43,6 +43,11 @@ impl Angles {
         }
     }
 
+    /// Cosines and sines, [n, frequencies] each, and how many frequencies.
+    pub fn parts(&self) -> (&[f32], &[f32], usize) {
+        (&self.cos, &self.sin, self.frequencies)
+    }
+
     pub fn of_row(&self, row: usize) -> Turns<'_> {
         let part = row * self.frequencies..(row + 1) * self.frequencies;
         Turns { cos: &self.cos[part.clone()], sin: &self.sin[part] }

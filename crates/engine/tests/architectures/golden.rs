@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::quantized::GgmlDType;
 use serde::Deserialize;
 
-use engine::Engine;
+use engine::{Device, Engine, LoadOptions};
 
 use crate::engines::{load, options};
 use crate::synthetic::{embedders, models, tokens};
@@ -29,34 +29,63 @@ struct Golden {
 const EMBEDDING_TOLERANCE: f32 = 0.005;
 
 #[test]
+fn every_row_computes_what_llama_cpp_computes() {
+    let worst = rows_on(Device::Cpu);
+    println!("largest differences: {worst:?}");
+    assert!(worst.iter().all(|(_, furthest)| *furthest <= TOLERANCE), "{worst:?}");
+}
+
+#[test]
+fn every_row_computes_the_same_where_gpus_are_driven() {
+    let worst = rows_on(Device::CandleCpu);
+    println!("largest differences: {worst:?}");
+    assert!(worst.iter().all(|(_, furthest)| *furthest <= TOLERANCE), "{worst:?}");
+}
+
+#[test]
 fn every_embedder_computes_what_llama_cpp_computes() {
-    let golden: Golden = serde_json::from_str(include_str!("golden.json")).unwrap();
-    let models = embedders();
-    assert_eq!(models.len(), golden.embeddings.len());
-    let inputs: Vec<Vec<u32>> = golden.counts.iter().map(|&count| tokens(count)).collect();
-    let mut worst = Vec::new();
-    for model in models {
-        let mut engine = load(&model.bytes(GgmlDType::F32), options(1, 16)).unwrap();
-        let found = engine.embed(&inputs).unwrap();
-        let pairs = found.iter().flatten().zip(golden.embeddings[model.name].iter().flatten());
-        assert_eq!(pairs.clone().count(), 64 * golden.counts.len());
-        let furthest = pairs.map(|(found, expected)| (found - expected).abs()).fold(0.0, f32::max);
-        worst.push((model.name, furthest));
-    }
+    let worst = embedders_on(Device::Cpu);
     println!("largest differences: {worst:?}");
     assert!(worst.iter().all(|(_, furthest)| *furthest <= EMBEDDING_TOLERANCE), "{worst:?}");
 }
 
 #[test]
-fn every_row_computes_what_llama_cpp_computes() {
-    let golden: Golden = serde_json::from_str(include_str!("golden.json")).unwrap();
+fn every_embedder_computes_the_same_where_gpus_are_driven() {
+    let worst = embedders_on(Device::CandleCpu);
+    println!("largest differences: {worst:?}");
+    assert!(worst.iter().all(|(_, furthest)| *furthest <= EMBEDDING_TOLERANCE), "{worst:?}");
+}
+
+/// Of each embedder, how far it is from llama.cpp at most.
+fn embedders_on(device: Device) -> Vec<(&'static str, f32)> {
+    let golden: Golden = serde_json::from_str(include_str!("golden.json")).expect("golden figures");
+    let models = embedders();
+    assert_eq!(models.len(), golden.embeddings.len());
+    let inputs: Vec<Vec<u32>> = golden.counts.iter().map(|&count| tokens(count)).collect();
+    let mut worst = Vec::new();
+    for model in models {
+        let mut engine =
+            load(&model.bytes(GgmlDType::F32), LoadOptions { device, ..options(1, 16) }).expect("a model");
+        let found = engine.embed(&inputs).expect("vectors");
+        let pairs = found.iter().flatten().zip(golden.embeddings[model.name].iter().flatten());
+        assert_eq!(pairs.clone().count(), 64 * golden.counts.len());
+        let furthest = pairs.map(|(found, expected)| (found - expected).abs()).fold(0.0, f32::max);
+        worst.push((model.name, furthest));
+    }
+    worst
+}
+
+/// Of each row, how far its logits are from llama.cpp's at most.
+fn rows_on(device: Device) -> Vec<(&'static str, f32)> {
+    let golden: Golden = serde_json::from_str(include_str!("golden.json")).expect("golden figures");
     assert_eq!(golden.tokens, tokens(golden.tokens.len()), "both sides run the same tokens");
     let models = models();
     assert_eq!(models.len(), golden.models.len());
     let mut worst = Vec::new();
     for model in models {
-        let mut engine = load(&model.bytes(GgmlDType::F32), options(1, 16)).unwrap();
-        let rows = engine.logits(&golden.tokens).unwrap();
+        let mut engine =
+            load(&model.bytes(GgmlDType::F32), LoadOptions { device, ..options(1, 16) }).expect("a model");
+        let rows = engine.logits(&golden.tokens).expect("logits");
         let mut furthest = 0f32;
         for (position, expected) in golden.positions.iter().zip(&golden.models[model.name]) {
             let found = rows[*position].iter().step_by(golden.stride);
@@ -70,6 +99,5 @@ fn every_row_computes_what_llama_cpp_computes() {
         }
         worst.push((model.name, furthest));
     }
-    println!("largest differences: {worst:?}");
-    assert!(worst.iter().all(|(_, furthest)| *furthest <= TOLERANCE), "{worst:?}");
+    worst
 }

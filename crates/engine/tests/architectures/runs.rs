@@ -7,7 +7,7 @@ use engine::{Engine, KvType, LoadOptions, Sampling, Sequence, Tier};
 use crate::engines::{drain, greedy, load, options};
 use crate::synthetic::{Model, embedders, models, tokens};
 
-const KINDS: [Kind; 13] = [
+pub const KINDS: [Kind; 13] = [
     Kind::F32,
     Kind::F16,
     Kind::BF16,
@@ -137,7 +137,7 @@ fn bytes_in_the_kv_cache_stay_near_halves_and_are_the_same_on_every_tier() {
 }
 
 /// The root mean square of what is between them.
-fn distance(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
+pub fn distance(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
     let pairs = || a.iter().flatten().zip(b.iter().flatten());
     (pairs().map(|(a, b)| (a - b).powi(2)).sum::<f32>() / pairs().count() as f32).sqrt()
 }
