@@ -78,7 +78,7 @@ pub struct RoleArgs {
     /// Name of this process in the cluster [env: CARAVAN_ID]
     #[arg(long, value_name = "NAME")]
     pub id: Option<String>,
-    /// Device to run on: cpu or auto [env: CARAVAN_DEVICE]
+    /// Device to run on: cpu, cuda:N (where the build has CUDA) or auto [env: CARAVAN_DEVICE]
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
     /// Threads of the engine [env: CARAVAN_THREADS] [default: physical cores]

@@ -2,14 +2,18 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use engine::Meter;
 use gateway::{Gateway, Handle};
 use node::{Metrics, Shutdown, admin::Condition};
 use registry::{Device, Registry, WorkerRecord};
 use store::{Store, StoreConfig};
 use tokio::net::TcpListener;
 use tonic::transport::Channel;
-use worker::{CandleLoader, Loader, ScriptedLoader, Worker};
+use worker::{
+    CandleLoader, Loader, ScriptedLoader, Worker,
+    memory::{Gauge, Memory},
+};
 
 use super::Settings;
 
@@ -34,13 +38,12 @@ impl Parts<'_> {
             }
             None => (None, WorkerRecord::IN_PROCESS.to_owned()),
         };
-        // Gateways let a scripted worker serve names that no store has.
-        let device = if settings.scripted { "scripted" } else { "cpu" };
+        let (device, meter) = self.device()?;
         let mut config = worker::Config {
             id: settings.id.clone(),
             address,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            devices: vec![Device { kind: device.to_owned(), ..Device::default() }],
+            devices: vec![self.describe(device, meter.as_ref())],
             ..worker::Config::default()
         };
         if let Some(keep_alive) = settings.keep_alive {
@@ -49,7 +52,13 @@ impl Parts<'_> {
         if settings.context_length > 0 {
             config.context_length = settings.context_length as usize;
         }
-        let worker = Worker::start(config, self.loader()?, self.registry.clone()).await?;
+        if let Some(meter) = meter {
+            config.gauge = Gauge::new(move || {
+                let engine::DeviceMemory { total_bytes, available_bytes } = meter.measure();
+                Memory { total_bytes, available_bytes }
+            });
+        }
+        let worker = Worker::start(config, self.loader(device)?, self.registry.clone()).await?;
         let channel = worker.in_process_channel();
         let stop = self.shutdown.drain_token();
         let shutdown = self.shutdown.clone();
@@ -62,7 +71,33 @@ impl Parts<'_> {
         Ok(channel)
     }
 
-    fn loader(&self) -> Result<Arc<dyn Loader>> {
+    /// Where models are loaded to, and what tells its memory if that is not the machine's.
+    fn device(&self) -> Result<(engine::Device, Option<Meter>)> {
+        if self.settings.scripted {
+            return Ok((engine::Device::Cpu, None));
+        }
+        let device = self.settings.device.unwrap_or_else(engine::Device::detect);
+        let meter = device.meter();
+        ensure!(
+            meter.is_some() || device == engine::Device::Cpu,
+            "`device` is {device}, there is no such GPU"
+        );
+        Ok((device, meter))
+    }
+
+    fn describe(&self, device: engine::Device, meter: Option<&Meter>) -> Device {
+        let kind = match device {
+            // Gateways let a scripted worker serve names that no store has.
+            _ if self.settings.scripted => "scripted",
+            engine::Device::Cuda(_) => "cuda",
+            engine::Device::Cpu | engine::Device::CandleCpu => "cpu",
+        };
+        let name = meter.map(|_| device.to_string()).unwrap_or_default();
+        let memory_bytes = meter.map_or(0, |meter| meter.measure().total_bytes);
+        Device { kind: kind.to_owned(), name, memory_bytes, ..Device::default() }
+    }
+
+    fn loader(&self, device: engine::Device) -> Result<Arc<dyn Loader>> {
         let settings = self.settings;
         if settings.scripted {
             let tokens_per_second = settings.tokens_per_second as f64;
@@ -70,7 +105,7 @@ impl Parts<'_> {
         }
         let store = self.open_store()?;
         let Settings { threads, tier, guesses, kv_type, .. } = *settings;
-        Ok(Arc::new(CandleLoader { store, threads, tier, guesses, kv_type }))
+        Ok(Arc::new(CandleLoader { store, threads, tier, guesses, kv_type, device }))
     }
 
     fn open_store(&self) -> Result<Store> {

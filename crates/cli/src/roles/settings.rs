@@ -3,7 +3,7 @@
 use std::{net::ToSocketAddrs, path::PathBuf};
 
 use api::KeepAlive;
-use engine::{KvType, Tier};
+use engine::{Device, KvType, Tier};
 use node::{
     Host, Setting, Sources,
     config::{Result, ollama_bool, ollama_duration, one_of, strict_bool, text, uint},
@@ -59,6 +59,8 @@ pub struct Settings {
     pub store: PathBuf,
     pub id: String,
     pub threads: usize,
+    /// `None` = a GPU if there is one.
+    pub device: Option<Device>,
     /// `None` = the best that the processor has.
     pub tier: Option<Tier>,
     /// Guessed tokens of one step; 0 = none.
@@ -98,8 +100,11 @@ const STORE: Setting<PathBuf> =
     Setting::new("store", &["CARAVAN_STORE", "OLLAMA_MODELS"], "the path of a folder", folder);
 const ID: Setting<String> =
     Setting::new("id", &["CARAVAN_ID"], "1 to 80 letters, digits, `-`, `_` or `.`", ident::parse);
-const DEVICE: Setting<&str> =
-    Setting::new("device", &["CARAVAN_DEVICE"], "cpu or auto", |text| one_of(&["cpu", "auto"], text));
+const DEVICES: &str = match Device::HAS_CUDA {
+    true => "cpu, cuda:N or auto",
+    false => "cpu or auto (this build has no CUDA)",
+};
+const DEVICE: Setting<Option<Device>> = Setting::new("device", &["CARAVAN_DEVICE"], DEVICES, device);
 const THREADS: Setting<u64> =
     Setting::new("threads", &["CARAVAN_THREADS"], "a number from 1 to 1024", |text| {
         uint(text).filter(|threads| (1..=MAX_THREADS).contains(threads))
@@ -147,8 +152,6 @@ impl Settings {
     pub fn read(role: Role, flags: &RoleArgs, sources: &Sources) -> Result<Settings> {
         let number = |setting: &Setting<u64>| Ok(sources.read(setting, None)?.unwrap_or_default() as u32);
         let admin = if role == Role::Worker { "127.0.0.1:11501" } else { "127.0.0.1:11435" };
-        // Asked for so that a wrong one is told; the CPU is the only one in this build.
-        sources.read(&DEVICE, flags.device.as_deref())?;
         let origins = sources.read(&ORIGINS, None)?.unwrap_or_default();
         Ok(Settings {
             listen: listen(role, flags, sources)?,
@@ -166,6 +169,7 @@ impl Settings {
             threads: sources
                 .read(&THREADS, flags.threads.as_deref())?
                 .map_or_else(physical_cores, |n| n as usize),
+            device: sources.read(&DEVICE, flags.device.as_deref())?.flatten(),
             tier: sources.read(&TIER, None)?,
             guesses: sources.read(&GUESSES, None)?.map(|guesses| guesses as usize),
             kv_type: sources.read(&KV_TYPE, None)?.unwrap_or_default(),
@@ -236,6 +240,12 @@ fn folder(text: &str) -> Option<PathBuf> {
     (!path.is_empty() && !path.contains("://")).then(|| PathBuf::from(path))
 }
 
+/// `Some(None)` = whatever there is.
+fn device(text: &str) -> Option<Option<Device>> {
+    let device = Device::from_name(text).filter(|device| Device::HAS_CUDA || *device == Device::Cpu);
+    if text == "auto" { Some(None) } else { device.map(Some) }
+}
+
 fn small(text: &str) -> Option<u64> {
     uint(text).filter(|number| u32::try_from(*number).is_ok())
 }
@@ -295,8 +305,26 @@ mod tests {
             read(Role::Worker, &RoleArgs::default(), &[("CARAVAN_THREADS", "0")]).unwrap_err().to_string(),
             "`CARAVAN_THREADS` must be a number from 1 to 1024, got \"0\" (environment)"
         );
-        assert!(read(Role::Worker, &RoleArgs::default(), &[("CARAVAN_DEVICE", "cuda:0")]).is_err());
         assert!(read(Role::Worker, &RoleArgs::default(), &[("CARAVAN_STORE", "s3://bucket")]).is_err());
+    }
+
+    #[test]
+    fn devices_are_those_that_the_build_has_code_for() {
+        let read = |device: &str| read(Role::Worker, &RoleArgs::default(), &[("CARAVAN_DEVICE", device)]);
+        assert_eq!(read("auto").unwrap().device, None);
+        assert_eq!(read("cpu").unwrap().device, Some(Device::Cpu));
+        let found = read("cuda:1").map(|settings| settings.device).map_err(|error| error.to_string());
+        let expected = match Device::HAS_CUDA {
+            true => Ok(Some(Device::Cuda(1))),
+            false => Err(
+                "`CARAVAN_DEVICE` must be cpu or auto (this build has no CUDA), got \"cuda:1\" (environment)"
+                    .to_owned(),
+            ),
+        };
+        assert_eq!(found, expected);
+        for wrong in ["cuda", "cuda:x", "candle-cpu", "gpu"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

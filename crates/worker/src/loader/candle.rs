@@ -3,7 +3,7 @@
 use std::{error::Error as _, io};
 
 use api::Error;
-use engine::{CandleEngine, Engine, KvType, Tier, estimate};
+use engine::{CandleEngine, Device, Engine, KvType, Tier, estimate};
 use gguf::File;
 use protocol::v1::{LoadOptions, Model};
 use store::{Digest, Store};
@@ -21,6 +21,7 @@ pub struct CandleLoader {
     pub guesses: Option<usize>,
     /// How the KV cache keeps a number (`OLLAMA_KV_CACHE_TYPE`).
     pub kv_type: KvType,
+    pub device: Device,
 }
 
 struct OpenedFile {
@@ -29,6 +30,7 @@ struct OpenedFile {
     tier: Option<Tier>,
     guesses: Option<usize>,
     kv_type: KvType,
+    device: Device,
     train_context_length: usize,
 }
 
@@ -52,6 +54,7 @@ impl Loader for CandleLoader {
             tier: self.tier,
             guesses: self.guesses,
             kv_type: self.kv_type,
+            device: self.device,
             // Without the key the engine refuses the file, in its own words.
             train_context_length: trained
                 .and_then(|length| usize::try_from(length).ok())
@@ -78,6 +81,7 @@ impl OpenedFile {
             tier: self.tier,
             guesses: self.guesses.unwrap_or(usual.guesses),
             kv_type: self.kv_type,
+            device: self.device,
             ..usual
         }
     }

@@ -3,7 +3,7 @@
 use std::{fs, io::Write, ops::ControlFlow, path::Path, sync::Arc};
 
 use api::{Code, Error};
-use engine::{CandleEngine, KvType, LoadOptions};
+use engine::{CandleEngine, Device, KvType, LoadOptions};
 use protocol::v1::{
     EmbedRequest, GenerateRequest, LoadRequest, Model, Resume, done::Reason, generate_request::Input,
 };
@@ -22,7 +22,14 @@ async fn site(blob: &[u8]) -> (Site, LoadRequest, TempDir) {
     let store = Store::open(folder.path()).unwrap();
     let digest = Digest::of(blob);
     write(&store.blob_path(&digest), blob);
-    let loader = CandleLoader { store, threads: 1, tier: None, kv_type: KvType::F16, guesses: None };
+    let loader = CandleLoader {
+        store,
+        threads: 1,
+        tier: None,
+        kv_type: KvType::F16,
+        guesses: None,
+        device: Device::Cpu,
+    };
     let site = Site::with_loader(Setup::default(), Arc::new(loader)).await;
     let weights = Model { weights: digest.to_string(), ..model("model") };
     (site, LoadRequest { model: Some(weights), ..load_request("model") }, folder)
