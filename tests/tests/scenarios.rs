@@ -29,7 +29,6 @@ async fn every_scenario_holds() {
         }
     };
     cluster::create(&base, "minilm", MINILM).await.unwrap();
-    // The newest comes first in lists.
     cluster::create(&base, "smollm2", SMOLLM2).await.unwrap();
     let http = tests::http();
     let (mut played, mut failures) = (0, Vec::new());
