@@ -177,8 +177,8 @@ fn quantize<'a>(values: &[f32], places: impl Iterator<Item = &'a mut i8>) -> f32
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_position_is_found_where_it_was_stored() {
+    /// Of two blocks with two heads, and four pages.
+    fn cache(kv_type: KvType) -> Cache {
         let heads = Heads {
             count: 4,
             kv_count: 2,
@@ -188,8 +188,12 @@ mod tests {
             soft_cap: None,
             window: None,
         };
-        let shape = Shape { heads, blocks: 2, kv_type: KvType::F16 };
-        let mut cache = Cache::new(shape, 4);
+        Cache::new(Shape { heads, blocks: 2, kv_type }, 4)
+    }
+
+    #[test]
+    fn a_position_is_found_where_it_was_stored() {
+        let mut cache = cache(KvType::F16);
         let table = [3, 1];
         cache.reserve(&table).unwrap();
         let is_used = |page: &&Page| matches!(page, Page::Halves(cells) if !cells.is_empty());
@@ -211,17 +215,7 @@ mod tests {
 
     #[test]
     fn bytes_and_their_scales_are_found_where_they_were_stored() {
-        let heads = Heads {
-            count: 2,
-            kv_count: 2,
-            key_dim: 3,
-            value_dim: 2,
-            scale: 1.0,
-            soft_cap: None,
-            window: None,
-        };
-        let shape = Shape { heads, blocks: 2, kv_type: KvType::Q8_0 };
-        let mut cache = Cache::new(shape, 2);
+        let mut cache = cache(KvType::Q8_0);
         cache.reserve(&[1]).unwrap();
         let rows: (&[f32], &[f32]) = (&[1., 2., 3., -4., 5., 127.], &[7., 8., f32::NAN, 10.]);
         // SAFETY: there is no other thread.
