@@ -3,6 +3,7 @@
 #![allow(clippy::print_stderr, reason = "the output of a failing test is its message")]
 
 pub mod cluster;
+pub mod compatibility;
 pub mod process;
 pub mod python;
 pub mod scenario;

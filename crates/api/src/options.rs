@@ -204,6 +204,11 @@ pub fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
+/// The names of all options.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|(name, _)| *name)
+}
+
 fn field(key: &str) -> Option<&'static Field> {
     TABLE.iter().find(|(name, _)| *name == key).map(|(_, field)| field)
 }
