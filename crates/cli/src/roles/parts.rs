@@ -101,7 +101,8 @@ impl Parts<'_> {
         let settings = self.settings;
         if settings.scripted {
             let tokens_per_second = settings.tokens_per_second as f64;
-            return Ok(Arc::new(ScriptedLoader { config: worker::scripted::Config { tokens_per_second } }));
+            let config = worker::scripted::Config { tokens_per_second };
+            return Ok(Arc::new(ScriptedLoader { config, load_time: settings.scripted_load }));
         }
         let store = self.open_store()?;
         let Settings { threads, tier, guesses, kv_type, .. } = *settings;

@@ -68,6 +68,7 @@ pub struct Settings {
     pub kv_type: KvType,
     pub scripted: bool,
     pub tokens_per_second: u64,
+    pub scripted_load: std::time::Duration,
     pub keep_alive: Option<KeepAlive>,
     /// `None` = no bound.
     pub load_timeout: Option<std::time::Duration>,
@@ -132,6 +133,8 @@ const ENGINE: Setting<&str> = Setting::new("engine", &["CARAVAN_ENGINE"], "candl
 });
 const TOKENS_PER_SECOND: Setting<u64> =
     Setting::new("", &["CARAVAN_SCRIPTED_TOKENS_PER_SECOND"], "a number; 0 = as fast as it can", uint);
+const SCRIPTED_LOAD: Setting<u64> =
+    Setting::new("", &["CARAVAN_SCRIPTED_LOAD_MS"], "a number of milliseconds below 2^32", small);
 const KEEP_ALIVE: Setting<KeepAlive> =
     Setting::new("", &["OLLAMA_KEEP_ALIVE"], "a duration such as 5m", ollama_duration);
 const STALL: Setting<KeepAlive> =
@@ -175,6 +178,7 @@ impl Settings {
             kv_type: sources.read(&KV_TYPE, None)?.unwrap_or_default(),
             scripted: sources.read(&ENGINE, flags.engine.as_deref())? == Some("scripted"),
             tokens_per_second: sources.read(&TOKENS_PER_SECOND, None)?.unwrap_or_default(),
+            scripted_load: std::time::Duration::from_millis(number(&SCRIPTED_LOAD)?.into()),
             keep_alive: sources.read(&KEEP_ALIVE, None)?,
             load_timeout: sources.read(&STALL, None)?.map_or(Some(LOAD_TIMEOUT), stall),
             context_length: number(&CONTEXT_LENGTH)?,

@@ -164,7 +164,8 @@ async fn a_worker_serves_over_tcp_and_in_its_process_at_once() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let config = Config { id: "worker-1".into(), address: address.to_string(), ..Config::default() };
-    let loader = ScriptedLoader { config: scripted::Config { tokens_per_second: 0.0 } };
+    let loader =
+        ScriptedLoader { config: scripted::Config { tokens_per_second: 0.0 }, load_time: Duration::ZERO };
     let worker = Worker::start(config, Arc::new(loader), registry.clone()).await.unwrap();
     let view = registry.wait_for(|view| view.worker("worker-1").is_some()).await.unwrap();
     assert_eq!(view.worker("worker-1").unwrap().address, address.to_string());
