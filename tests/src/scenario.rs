@@ -24,6 +24,9 @@ pub struct File {
     /// (`[[say TEXT]]`). Only our own server has that one.
     #[serde(default)]
     pub engine: Engine,
+    /// The lines of the file of API keys of the server; none = it asks for no key. Only our own server has keys.
+    #[serde(default)]
+    pub keys: Vec<String>,
     pub scenarios: Vec<Scenario>,
 }
 

@@ -19,9 +19,9 @@ use tests::{
 /// How many rows of each chapter may say "not yet". These numbers only ever become smaller; take yours down when you
 /// set a row.
 const NOT_YET: [(&str, usize); 9] = [
-    ("Clients", 4),
+    ("Clients", 2),
     ("Routes", 13),
-    ("Transport", 3),
+    ("Transport", 2),
     ("Models", 6),
     ("OpenAI", 4),
     ("Anthropic", 3),

@@ -8,13 +8,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tempfile::TempDir;
 use tests::{
     cluster::{self, Cluster, MINILM, SMOLLM2},
     scenario::{self, Engine, File, Saved},
 };
 
 /// All files together have at least so many scenarios: a file that is not found is not silently passed over.
-const MIN_SCENARIOS: usize = 260;
+const MIN_SCENARIOS: usize = 280;
 
 fn files() -> Vec<(PathBuf, File)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
@@ -24,34 +25,49 @@ fn files() -> Vec<(PathBuf, File)> {
     paths.into_iter().map(read).collect()
 }
 
-/// Where the scenarios are played: at one server for each engine, which is started when it is needed.
+/// Where the scenarios are played: at one server for each engine and each list of keys, started when it is needed.
 struct Stage {
     foreign: Option<String>,
-    own: BTreeMap<Engine, Cluster>,
+    own: BTreeMap<(Engine, Vec<String>), Cluster>,
+    folder: TempDir,
 }
 
 impl Stage {
     fn new() -> Stage {
         let with_scheme = |host: String| if host.contains("://") { host } else { format!("http://{host}") };
-        Stage { foreign: std::env::var("OLLAMA_HOST").ok().map(with_scheme), own: BTreeMap::new() }
+        let foreign = std::env::var("OLLAMA_HOST").ok().map(with_scheme);
+        Stage { foreign, own: BTreeMap::new(), folder: TempDir::new().unwrap() }
     }
 
-    /// The base address for an engine; `None` where the foreign server has no such engine.
-    async fn base(&mut self, engine: Engine) -> Option<String> {
+    /// The base address for a file; `None` where the foreign server has no such engine, or no keys.
+    async fn base(&mut self, file: &File) -> Option<String> {
         if let Some(foreign) = &self.foreign {
-            return Some(foreign.clone()).filter(|_| engine == Engine::Candle);
+            return Some(foreign.clone()).filter(|_| file.engine == Engine::Candle && file.keys.is_empty());
         }
-        if let Entry::Vacant(vacant) = self.own.entry(engine) {
-            let name = if engine == Engine::Candle { "candle" } else { "scripted" };
-            let cluster = Cluster::serve(&[("CARAVAN_ENGINE", name.to_owned())]).await.unwrap();
-            prepare(&cluster.base(0).unwrap()).await;
-            vacant.insert(cluster);
-        }
-        Some(self.own[&engine].base(0).unwrap())
+        let folder = self.folder.path();
+        let cluster = match self.own.entry((file.engine, file.keys.clone())) {
+            Entry::Occupied(occupied) => occupied.into_mut(),
+            Entry::Vacant(vacant) => vacant.insert(start(file, folder).await),
+        };
+        Some(cluster.base(0).unwrap())
     }
 }
 
-/// The two models that every file finds.
+async fn start(file: &File, folder: &Path) -> Cluster {
+    let engine = if file.engine == Engine::Candle { "candle" } else { "scripted" };
+    let mut environment = vec![("CARAVAN_ENGINE", engine.to_owned())];
+    if file.keys.is_empty() {
+        let cluster = Cluster::serve(&environment).await.unwrap();
+        prepare(&cluster.base(0).unwrap()).await;
+        return cluster;
+    }
+    let path = folder.join("keys");
+    std::fs::write(&path, file.keys.join("\n")).unwrap();
+    environment.push(("CARAVAN_KEYS_FILE", path.to_str().unwrap().to_owned()));
+    Cluster::serve(&environment).await.unwrap()
+}
+
+/// The two models that every file finds, but for those with keys.
 async fn prepare(base: &str) {
     cluster::create(base, "minilm", MINILM).await.unwrap();
     cluster::create(base, "smollm2", SMOLLM2).await.unwrap();
@@ -68,7 +84,7 @@ async fn every_scenario_holds() {
     let (mut played, mut skipped, mut failures) = (0, 0, Vec::new());
     for (path, file) in files() {
         let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
-        let base = if stem.contains(&only) { stage.base(file.engine).await } else { None };
+        let base = if stem.contains(&only) { stage.base(&file).await } else { None };
         let mut saved = Saved::default();
         for scenario in &file.scenarios {
             let Some(base) = base.as_ref().filter(|_| stage.foreign.is_none() || scenario.ours.is_none())

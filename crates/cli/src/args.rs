@@ -87,6 +87,9 @@ pub struct RoleArgs {
     /// Engine: candle, or scripted for tests [env: CARAVAN_ENGINE]
     #[arg(long, value_name = "NAME")]
     pub engine: Option<String>,
+    /// File of the API keys that every request needs, one a line: NAME:SHA256, or the key [env: CARAVAN_KEYS_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub keys_file: Option<String>,
     /// File with any of these flags as keys: caravan.toml [env: CARAVAN_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<String>,

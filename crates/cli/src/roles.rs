@@ -28,7 +28,11 @@ pub fn prepare(role: Role, flags: &RoleArgs, sources: Sources) -> Result<Setting
         Some(path) => sources.with_file(Path::new(&path), &settings::NAMES)?,
         None => sources,
     };
-    let settings = Settings::read(role, flags, &sources)?;
+    let mut settings = Settings::read(role, flags, &sources)?;
+    if let Some(path) = settings.keys_file.as_deref().filter(|_| role != Role::Worker) {
+        let keys = gateway::Keys::open(path).context("`--keys-file` (`CARAVAN_KEYS_FILE`)")?;
+        settings.keys = Some(keys);
+    }
     match (role, settings.etcd.is_empty()) {
         (Role::Serve, false) => {
             bail!(

@@ -39,7 +39,7 @@ async fn collect(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes>
 
 /// Reads what a client still sends, without keeping it: one that writes before it reads would see a broken connection
 /// instead of the answer. At most `limit` bytes, so that nobody can make us read for ever.
-async fn discard(mut body: Body, limit: usize) {
+pub async fn discard(mut body: Body, limit: usize) {
     let mut left = limit;
     while let Some(Ok(frame)) = body.frame().await {
         let length = frame.data_ref().map_or(0, Bytes::len);

@@ -25,7 +25,7 @@ pub async fn begin(mut request: Request, next: Next) -> Response {
     let id = given.filter(|id| is_sane(id)).map_or_else(new_id, str::to_owned);
     let call = Call { id: id.clone(), began: Instant::now() };
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let span = tracing::info_span!("request", id, %method, path);
+    let span = tracing::info_span!("request", id, %method, path, key = tracing::field::Empty);
     request.extensions_mut().insert(call.clone());
     async move {
         let mut response = next.run(request).await;

@@ -20,6 +20,7 @@ use crate::app::App;
 use crate::cluster::Cluster;
 use crate::dispatch::Dispatcher;
 use crate::guard::{self, Guard};
+use crate::keys::Keys;
 use crate::router;
 
 /// A conversation with images fits (contract: design.md section 8).
@@ -43,6 +44,8 @@ pub struct Config {
     pub drain: Duration,
     /// Whether the engine runs an architecture; what it does not run is not created.
     pub supports: fn(&str) -> bool,
+    /// The keys that every request needs; `None` = nobody is asked.
+    pub keys: Option<Keys>,
     /// Channels for addresses that are no network addresses: the worker in this process.
     pub channels: HashMap<String, Channel>,
 }
@@ -88,6 +91,7 @@ impl Config {
             max_body_bytes: MAX_BODY_BYTES,
             drain: Duration::from_secs(30),
             supports,
+            keys: None,
             channels: HashMap::new(),
         }
     }
@@ -118,11 +122,19 @@ impl Gateway {
         Ok(router::router(self.app.clone(), self.guard.at(listen)?))
     }
 
-    /// Keeps up with the workers until the shutdown, and what is loaded within the limit.
+    /// Keeps up with the workers and the file of keys until the shutdown, and what is loaded within the limit.
     pub async fn follow(&self, shutdown: CancellationToken) {
         tokio::select! {
             () = self.app.cluster.run(&self.app.registry, &self.app.config.channels, shutdown) => {}
             () = self.app.dispatcher.keep_limit() => {}
+            () = self.keep_keys() => {}
+        }
+    }
+
+    async fn keep_keys(&self) {
+        match &self.app.config.keys {
+            Some(keys) => keys.keep().await,
+            None => std::future::pending().await,
         }
     }
 

@@ -4,7 +4,7 @@
 //! weights of a model, and never decides where a model should be: `registry::placement` does.
 //!
 //! ```text
-//! router -> guard -> routes -> resolve, compose      what is asked, and of which model
+//! router -> guard -> keys -> routes -> resolve, compose   what is asked, and of which model
 //!                              admission             who waits, and in which order
 //!                              dispatch -> cluster   which worker, loading if need be
 //!                              resume                the stream goes on when a worker dies
@@ -23,6 +23,7 @@ mod errand;
 mod frames;
 mod gateway;
 mod guard;
+mod keys;
 mod resolve;
 mod respond;
 mod resume;
@@ -32,3 +33,4 @@ mod running;
 mod scripted;
 
 pub use gateway::{Config, Error, Gateway, Handle};
+pub use keys::{Error as KeysError, Keys};

@@ -13,6 +13,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
 use crate::guard::{self, Guard};
+use crate::keys;
 use crate::routes::{blobs, chat, create, embed, generate, manage, openai, status};
 use crate::{call, respond};
 
@@ -23,16 +24,21 @@ const HEAD: MethodFilter = MethodFilter::HEAD;
 const POST: MethodFilter = MethodFilter::POST;
 const DELETE: MethodFilter = MethodFilter::DELETE;
 
-/// All routes, ready to serve. The paths are forgiving: `//api/tags/` is `/api/tags`.
+/// All routes, ready to serve. The paths are forgiving: `//api/tags/` is `/api/tags`, and so is `/k/KEY/api/tags`.
 pub fn router(app: Arc<App>, guard: Guard) -> Router {
-    let routes = native(openai_routes(Router::new()))
-        .fallback(|| async { respond::not_found() })
+    let mut routes = native(openai_routes(Router::new())).fallback(|| async { respond::not_found() });
+    if let Some(keys) = app.config.keys.clone() {
+        routes = routes.layer(middleware::from_fn_with_state(keys, keys::check));
+    }
+    let routes = routes
         .layer(CatchPanicLayer::custom(respond::panicked))
         .layer(middleware::from_fn_with_state(Arc::new(guard), guard::check))
         .layer(middleware::from_fn(call::begin))
         .with_state(app);
     // A layer of the inner router would come after routing, too late to change the path.
-    Router::new().fallback_service(MapRequestLayer::new(forgive).layer(routes))
+    Router::new().fallback_service(
+        MapRequestLayer::new(|request| keys::take_from_path(forgive(request))).layer(routes),
+    )
 }
 
 fn native(router: Router<Arc<App>>) -> Router<Arc<App>> {

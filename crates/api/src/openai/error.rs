@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::error::Error;
+use crate::error::{Code, Error};
 
 #[derive(Clone, Debug, Serialize)]
 pub struct ErrorBody {
@@ -23,9 +23,12 @@ impl From<&Error> for ErrorBody {
     fn from(error: &Error) -> ErrorBody {
         let kind = match error.code.http_status() {
             400 => "invalid_request_error",
+            401 => "authentication_error",
             404 => "not_found_error",
             _ => "api_error",
         };
-        ErrorBody { error: ErrorDetail { message: error.message.clone(), kind, param: None, code: None } }
+        // Ollama has no keys and so no such error; this is what OpenAI says.
+        let code = (error.code == Code::Unauthorized).then(|| "invalid_api_key".to_owned());
+        ErrorBody { error: ErrorDetail { message: error.message.clone(), kind, param: None, code } }
     }
 }

@@ -134,6 +134,7 @@ impl Parts<'_> {
             keep_alive: None,
             context_length: settings.context_length,
             load_timeout: settings.load_timeout,
+            keys: settings.keys.clone(),
             channels: channel
                 .map(|channel| (WorkerRecord::IN_PROCESS.to_owned(), channel))
                 .into_iter()

@@ -32,8 +32,19 @@ impl Role {
 }
 
 /// The keys of the file.
-pub const NAMES: [&str; 10] =
-    ["listen", "advertise", "admin-listen", "etcd", "cluster", "store", "id", "device", "threads", "engine"];
+pub const NAMES: [&str; 11] = [
+    "listen",
+    "advertise",
+    "admin-listen",
+    "etcd",
+    "cluster",
+    "store",
+    "id",
+    "device",
+    "threads",
+    "engine",
+    "keys-file",
+];
 
 /// How to come in where etcd asks who we are.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +86,9 @@ pub struct Settings {
     pub context_length: u32,
     pub origins: Vec<String>,
     pub prune: bool,
+    pub keys_file: Option<PathBuf>,
+    /// What the file says; `None` = no request needs a key.
+    pub keys: Option<gateway::Keys>,
     pub limits: Limits,
 }
 
@@ -143,6 +157,8 @@ const CONTEXT_LENGTH: Setting<u64> = Setting::new("", &["OLLAMA_CONTEXT_LENGTH"]
 const ORIGINS: Setting<String> = Setting::new("", &["OLLAMA_ORIGINS"], "origins separated by commas", text);
 const NO_PRUNE: Setting<bool> =
     Setting::new("", &["OLLAMA_NOPRUNE"], "a bool", strict_bool).ollama(ollama_bool);
+const KEYS_FILE: Setting<PathBuf> =
+    Setting::new("keys-file", &["CARAVAN_KEYS_FILE"], "the path of a file", folder);
 const MAX_LOADED: Setting<u64> = Setting::new("", &["OLLAMA_MAX_LOADED_MODELS"], "a number", small);
 const PARALLEL: Setting<u64> = Setting::new("", &["OLLAMA_NUM_PARALLEL"], "a number", small);
 const MAX_QUEUE: Setting<u64> = Setting::new("", &["OLLAMA_MAX_QUEUE"], "a number", small);
@@ -184,6 +200,8 @@ impl Settings {
             context_length: number(&CONTEXT_LENGTH)?,
             origins: origins.split(',').filter(|origin| !origin.is_empty()).map(str::to_owned).collect(),
             prune: !sources.read(&NO_PRUNE, None)?.unwrap_or_default(),
+            keys_file: sources.read(&KEYS_FILE, flags.keys_file.as_deref())?,
+            keys: None,
             limits: Limits {
                 max_loaded_models: number(&MAX_LOADED)?,
                 num_parallel: number(&PARALLEL)?,
