@@ -327,8 +327,10 @@ fn take_scores(
         *maximum = highest;
     }
     weights.iter_mut().for_each(|score| *score = float::exp(*score - *maximum));
-    let (first, second) = weights.split_at(float::LANES);
-    let both: [f32; float::LANES] = std::array::from_fn(|lane| first[lane] + second[lane]);
+    let mut both = [0.0; float::LANES];
+    for lane in 0..float::LANES {
+        both[lane] = weights[lane] + weights[float::LANES + lane];
+    }
     *sum += float::reduce(both);
 }
 

@@ -102,7 +102,11 @@ fn put(product: &Product<'_>, tile: usize, group: Group, out: &Out) {
         // SAFETY: every tile is in one piece of work, and these are its columns of one row.
         let to = unsafe { product.out.part(start + mine.start..start + mine.end) };
         match product.bias {
-            None => to.copy_from_slice(&out[..mine.len()]),
+            // A copy of a known length is two moves, any other is a call.
+            None => match to.as_mut_array() {
+                Some(to) => *to = *out,
+                None => to.copy_from_slice(&out[..mine.len()]),
+            },
             Some(bias) => {
                 let biased = out.iter().zip(&bias[mine.clone()]).map(|(value, bias)| value + bias);
                 to.iter_mut().zip(biased).for_each(|(to, value)| *to = value);

@@ -44,8 +44,17 @@ pub(crate) struct Rows {
     pairs: Vec<u32>,
     /// [groups, cols, rows of the group].
     singles: Vec<f32>,
-    /// The values of one group as they come, for each thread: [rows of the group, cols].
-    scratch: Vec<Vec<f32>>,
+    /// For each thread.
+    scratch: Vec<Scratch>,
+}
+
+/// What a thread needs on the way.
+#[derive(Debug, Default)]
+struct Scratch {
+    /// Those of one group as they come: [rows of the group, cols].
+    values: Vec<f32>,
+    /// The codes of one row: [cols].
+    bytes: Vec<u8>,
 }
 
 /// A group of rows as bytes. Value `i` of a row is `codes[i] * scales[i / BLOCK]`.
@@ -131,9 +140,11 @@ impl Rows {
         pool.split(groups.len(), (GRAIN / cols).div_ceil(GROUP), |thread, range| {
             for &group in &groups[range] {
                 // SAFETY: a thread runs one piece at a time, and groups do not overlap.
-                let (values, mut part) =
+                let (Scratch { values, bytes }, mut part) =
                     unsafe { (&mut parts.scratch.part(thread..thread + 1)[0], parts.of_group(group)) };
                 values.resize(group.width * cols, 0.0);
+                bytes.resize(if forms.bytes { cols } else { 0 }, 0);
+                part.bytes = bytes;
                 for (row, values) in values.chunks_exact_mut(cols).enumerate() {
                     if row < group.len {
                         fill(group.first + row, values);
@@ -157,7 +168,7 @@ impl Rows {
         self.minus_half_sums.resize(if_needed(forms.bytes, cols / HALF), 0);
         self.pairs.resize(if_needed(forms.pairs, cols.div_ceil(2)), 0);
         self.singles.resize(if_needed(forms.singles, cols), 0.0);
-        self.scratch.resize_with(threads, Vec::new);
+        self.scratch.resize_with(threads, Scratch::default);
     }
 
     pub(super) fn bytes(&self, group: Group) -> Bytes<'_> {
@@ -199,7 +210,7 @@ struct Parts<'a> {
     minus_half_sums: Shared<'a, i32>,
     pairs: Shared<'a, u32>,
     singles: Shared<'a, f32>,
-    scratch: Shared<'a, Vec<f32>>,
+    scratch: Shared<'a, Scratch>,
 }
 
 /// Those of one group; empty where a form is not asked for.
@@ -211,6 +222,8 @@ struct Part<'a> {
     minus_half_sums: &'a mut [i32],
     pairs: &'a mut [u32],
     singles: &'a mut [f32],
+    /// Of one row, before they go to `codes`.
+    bytes: &'a mut [u8],
 }
 
 impl<'a> Parts<'a> {
@@ -244,6 +257,7 @@ impl<'a> Parts<'a> {
                 minus_half_sums: self.minus_half_sums.part(bytes(HALF)),
                 pairs: self.pairs.part(range(self.forms.pairs, self.cols.div_ceil(2))),
                 singles: self.singles.part(range(self.forms.singles, self.cols)),
+                bytes: &mut [],
             }
         }
     }
@@ -271,50 +285,49 @@ tiered! {
     fn quantize(values: &[f32], place: (usize, usize), part: &mut Part<'_>) = quantize_body
 }
 
+// First all bytes, then where they belong: a loop that does both becomes scalar code, one that does either vectors.
 #[inline(always)]
 fn quantize_body(values: &[f32], (row, rows): (usize, usize), part: &mut Part<'_>) {
-    for (block, values) in values.as_chunks::<BLOCK>().0.iter().enumerate() {
-        let (scale, integers) = quantize_block(values);
+    let blocks = values.as_chunks::<BLOCK>().0;
+    for (block, (values, bytes)) in blocks.iter().zip(part.bytes.as_chunks_mut::<BLOCK>().0).enumerate() {
+        part.scales[block * rows + row] = quantize_block(values, bytes);
+    }
+    for (block, bytes) in part.bytes.as_chunks::<BLOCK>().0.iter().enumerate() {
         let codes = &mut part.codes[block * QUADS * rows..][..QUADS * rows];
-        let bytes = integers.map(|integer| integer as i8);
         for (quad, codes) in bytes.as_chunks::<QUAD>().0.iter().zip(codes.chunks_exact_mut(rows)) {
-            codes[row] = i32::from_le_bytes(quad.map(|byte| byte as u8));
+            codes[row] = i32::from_le_bytes(*quad);
         }
-        // Wraps by name only, so that a test build has no checks in here.
-        let sum = |half: &[i8]| half.iter().fold(0i32, |sum, &byte| sum.wrapping_add(i32::from(byte)));
-        let halves = [sum(&bytes[..HALF]), sum(&bytes[HALF..])];
+        let mut halves = [0i32; 2];
+        for at in 0..HALF {
+            // Wraps by name only, so that a test build has no checks in here.
+            halves[0] = halves[0].wrapping_add(i32::from(bytes[at] as i8));
+            halves[1] = halves[1].wrapping_add(i32::from(bytes[HALF + at] as i8));
+        }
         let whole = halves[0] + halves[1];
         let at = block * rows + row;
-        part.scales[at] = scale;
         part.minus_sums[at] = -whole;
-        part.weighted_sums[at] = whole as f32 * scale;
+        part.weighted_sums[at] = whole as f32 * part.scales[at];
         part.minus_half_sums[2 * block * rows + row] = -halves[0];
         part.minus_half_sums[(2 * block + 1) * rows + row] = -halves[1];
     }
 }
 
-/// Symmetric, nearest, ties to even. Returns the scale and the codes.
+/// Symmetric, nearest, ties to even: `bytes` become the signed codes. Returns the scale, NaN where a value is not finite.
 #[inline(always)]
-fn quantize_block(values: &[f32; BLOCK]) -> (f32, [i32; BLOCK]) {
-    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it leaves the nearest integer in the low bits.
-    let mut largest = [0f32; HALF];
-    // 0 times a value is 0 if the value is finite and NaN if not: the maximum alone would lose a NaN.
-    let mut poison = [0f32; HALF];
-    for values in values.as_chunks::<HALF>().0 {
-        for lane in 0..HALF {
-            let value = values[lane].abs();
-            largest[lane] = if value > largest[lane] { value } else { largest[lane] };
-            poison[lane] += values[lane] * 0.0;
-        }
+fn quantize_block(values: &[f32; BLOCK], bytes: &mut [u8; BLOCK]) -> f32 {
+    // 1.5 * 2^23: adding it leaves the nearest integer in the low bits, of which its own are zero.
+    const ROUND: f32 = 12_582_912.0;
+    // As whole numbers, floats without their sign are in the same order, infinity and NaN above all others.
+    let mut largest = 0u32;
+    for value in values {
+        largest = largest.max(value.to_bits() & 0x7fff_ffff);
     }
-    let largest = largest.iter().fold(0f32, |a, &b| if b > a { b } else { a });
-    let scale = largest / 127.0 + poison.iter().sum::<f32>();
+    let largest = if largest < f32::INFINITY.to_bits() { f32::from_bits(largest) } else { f32::NAN };
     let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-    let mut integers = [0i32; BLOCK];
-    for (integer, value) in integers.iter_mut().zip(values) {
-        *integer = ((value * inverse + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
+    for (byte, value) in bytes.iter_mut().zip(values) {
+        *byte = (value * inverse + ROUND).to_bits() as u8;
     }
-    (scale, integers)
+    largest / 127.0
 }
 
 tiered! {
