@@ -10,10 +10,10 @@ const FREE_ROWS: f64 = 8.0;
 
 /// How much longer than alone a step with decodes may take for a prompt's sake. Promised is twice as long; the rest is
 /// for steps that turn out slower than the ones before.
-const SLOWDOWN: f64 = 1.8;
+const SLOWDOWN: f64 = 1.85;
 
-/// Rows that a step computes in one go: some more up to a multiple are free, one more than that is not.
-const ROWS: usize = 8;
+/// Rows that a kernel takes in one go: some more up to a multiple are nearly free, one more than that is not.
+const ROWS: usize = 4;
 
 /// Tokens of a prompt that a step takes at least: with fewer a long prompt would never be through.
 const MIN_CHUNK: usize = 4;
