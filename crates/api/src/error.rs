@@ -133,6 +133,22 @@ impl Error {
     pub fn unavailable(message: impl Into<String>) -> Error {
         Error::new(Code::Unavailable, message)
     }
+
+    /// A model that does not fit, in the words that older Ollamas used and clients know.
+    pub fn out_of_memory(needed_bytes: u64, available_bytes: u64) -> Error {
+        let (needed, available) = (size(needed_bytes), size(available_bytes));
+        let text = format!("model requires more system memory ({needed}) than is available ({available})");
+        Error::new(Code::OutOfMemory, text)
+    }
+}
+
+/// In the largest unit that it has one of.
+fn size(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    match units.into_iter().find(|(shift, _)| bytes >> shift > 0) {
+        Some((shift, unit)) => format!("{:.1} {unit}", bytes as f64 / (1u64 << shift) as f64),
+        None => format!("{bytes} B"),
+    }
 }
 
 impl fmt::Display for Error {
@@ -146,6 +162,16 @@ impl std::error::Error for Error {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_model_that_does_not_fit_is_told_with_both_sizes() {
+        let text = |needed, available| Error::out_of_memory(needed, available).message;
+        assert_eq!(
+            text(6 << 30, 3 << 29),
+            "model requires more system memory (6.0 GiB) than is available (1.5 GiB)"
+        );
+        assert!(text(3 << 19, 1023).ends_with("(1.5 MiB) than is available (1023 B)"));
+    }
 
     #[test]
     fn every_code_has_a_name_of_its_own() {

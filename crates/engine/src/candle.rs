@@ -178,6 +178,10 @@ impl Engine for CandleEngine {
         self.scheduler.is_idle()
     }
 
+    fn untaken_bytes(&self) -> u64 {
+        self.scheduler.untaken_bytes()
+    }
+
     fn embed(&mut self, inputs: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, Error> {
         inputs.iter().map(|tokens| self.embed_one(tokens)).collect()
     }

@@ -33,6 +33,11 @@ pub trait Engine: Send {
     /// Whether no sequence holds a slot.
     fn is_idle(&self) -> bool;
 
+    /// What of [`Info::size_bytes`] no step has needed yet: pages of the KV cache that were never used.
+    fn untaken_bytes(&self) -> u64 {
+        0
+    }
+
     /// One pooled row of `embedding_length` per input, not normalised.
     fn embed(&mut self, inputs: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, Error>;
 }

@@ -18,6 +18,11 @@ pub(crate) trait Model: Send {
     /// A span whose numbers are broken is a fault of its own row; an error means that the model cannot go on.
     fn forward(&mut self, batch: &Batch<'_>, logits: &mut Logits) -> Result<(), Error>;
 
+    /// What of the memory for the KV cache was not needed yet.
+    fn untaken_bytes(&self) -> u64 {
+        0
+    }
+
     /// Does the same with the batch, for the normalised rows after the last block.
     fn hidden(&mut self, _batch: &Batch<'_>) -> Result<Hidden, Error> {
         Err(Error::Unsupported { what: "make embeddings" })
@@ -77,6 +82,10 @@ impl<M: Model + ?Sized> Model for Box<M> {
 
     fn forward(&mut self, batch: &Batch<'_>, logits: &mut Logits) -> Result<(), Error> {
         (**self).forward(batch, logits)
+    }
+
+    fn untaken_bytes(&self) -> u64 {
+        (**self).untaken_bytes()
     }
 
     fn hidden(&mut self, batch: &Batch<'_>) -> Result<Hidden, Error> {

@@ -104,6 +104,10 @@ impl<M: Model> Scheduler<M> {
         self.running.is_empty()
     }
 
+    pub fn untaken_bytes(&self) -> u64 {
+        self.model.untaken_bytes()
+    }
+
     pub fn admit(&mut self, sequence: Sequence) -> Result<(), Error> {
         if self.running.len() >= self.limits.slots {
             return Err(Error::NoSlot { slots: self.limits.slots });

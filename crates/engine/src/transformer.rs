@@ -258,6 +258,10 @@ impl Model for Transformer {
         Ok(())
     }
 
+    fn untaken_bytes(&self) -> u64 {
+        self.cache.untaken_bytes()
+    }
+
     fn hidden(&mut self, batch: &Batch<'_>) -> Result<Hidden, Error> {
         let mut faults = vec![None; batch.spans.len()];
         self.run_blocks(batch, &mut faults)?;

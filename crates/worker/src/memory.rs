@@ -2,8 +2,6 @@
 
 use std::{fmt, sync::Arc};
 
-use api::{Code, Error};
-
 /// The limit of a container, what it uses, and what of that is cache that it would give up (cgroup v2).
 const CGROUP: [&str; 3] = ["memory.max", "memory.current", "memory.stat"];
 
@@ -54,18 +52,6 @@ impl fmt::Debug for Gauge {
     }
 }
 
-/// The error of a model that does not fit, in the words that older Ollamas used and clients know.
-pub fn too_large(needed_bytes: u64, available_bytes: u64) -> Error {
-    let (needed, available) = (gib(needed_bytes), gib(available_bytes));
-    let text =
-        format!("model requires more system memory ({needed} GiB) than is available ({available} GiB)");
-    Error::new(Code::OutOfMemory, text)
-}
-
-fn gib(bytes: u64) -> String {
-    format!("{:.1}", bytes as f64 / f64::from(1 << 30))
-}
-
 fn parse(text: &str) -> Option<Memory> {
     let kib = |key: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(key))?;
@@ -113,13 +99,6 @@ mod tests {
         assert_eq!(within(machine, "400", "150", stat).total_bytes, 400);
         assert_eq!(within(machine, "max", "150", stat), machine);
         assert_eq!(within(machine, "", "", ""), machine);
-    }
-
-    #[test]
-    fn a_model_that_does_not_fit_is_told_with_both_numbers() {
-        let error = too_large(6 << 30, 3 << 29);
-        assert_eq!(error.code, Code::OutOfMemory);
-        assert_eq!(error.message, "model requires more system memory (6.0 GiB) than is available (1.5 GiB)");
     }
 
     #[test]

@@ -7,7 +7,10 @@
 use std::{
     collections::{HashMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Instant,
 };
@@ -43,6 +46,8 @@ pub struct Runner {
     tokenizer: Arc<Tokenizer>,
     grammars: Grammars,
     slots: Slots,
+    /// [`Engine::untaken_bytes`] after the last step.
+    untaken_bytes: Arc<AtomicU64>,
     ended: CancellationToken,
 }
 
@@ -80,10 +85,12 @@ impl Runner {
         // Who sends a command holds a slot until the thread has taken it; one more for the stop.
         let (commands, receiver) = mpsc::channel(info.slots + 1);
         let slots = Slots::new(info.slots, changes.clone());
+        let untaken_bytes = Arc::new(AtomicU64::new(engine.untaken_bytes()));
         let ended = CancellationToken::new();
         let end = End { ended: ended.clone(), changes };
-        thread::Builder::new().name("runner".into()).spawn(move || main(engine, receiver, end))?;
-        Ok(Runner { commands, info, tokenizer, grammars, slots, ended })
+        let owner = Owner::new(engine, receiver, untaken_bytes.clone());
+        thread::Builder::new().name("runner".into()).spawn(move || main(owner, end))?;
+        Ok(Runner { commands, info, tokenizer, grammars, slots, untaken_bytes, ended })
     }
 
     pub fn info(&self) -> &Info {
@@ -101,6 +108,11 @@ impl Runner {
 
     pub fn slots(&self) -> &Slots {
         &self.slots
+    }
+
+    /// Memory that the model was granted and has not taken yet.
+    pub fn untaken_bytes(&self) -> u64 {
+        self.untaken_bytes.load(Ordering::Relaxed)
     }
 
     /// Runs a sequence; its id is chosen here. Whatever goes wrong, the reader of the answer learns it.
@@ -147,8 +159,7 @@ impl Drop for End {
     }
 }
 
-fn main(engine: Box<dyn Engine>, commands: mpsc::Receiver<Command>, end: End) {
-    let mut owner = Owner { engine, commands, running: HashMap::new(), embeds: VecDeque::new(), next_id: 0 };
+fn main(mut owner: Owner, end: End) {
     // A panic in the engine is an error of its own making: its sequences end, the process goes on.
     match catch_unwind(AssertUnwindSafe(|| owner.run())) {
         Ok(Ok(())) => {}
@@ -172,6 +183,7 @@ struct Owner {
     running: HashMap<SequenceId, Running>,
     embeds: VecDeque<Embed>,
     next_id: SequenceId,
+    untaken_bytes: Arc<AtomicU64>,
 }
 
 struct Running {
@@ -181,6 +193,15 @@ struct Running {
 }
 
 impl Owner {
+    fn new(
+        engine: Box<dyn Engine>,
+        commands: mpsc::Receiver<Command>,
+        untaken_bytes: Arc<AtomicU64>,
+    ) -> Owner {
+        let (running, embeds) = (HashMap::new(), VecDeque::new());
+        Owner { engine, commands, running, embeds, next_id: 0, untaken_bytes }
+    }
+
     fn run(&mut self) -> Result<(), engine::Error> {
         while self.take_commands() {
             self.cancel_the_left();
@@ -189,6 +210,7 @@ impl Owner {
             let events = self.engine.step()?;
             let now = Instant::now();
             self.engine.note_step(now.saturating_duration_since(began));
+            self.untaken_bytes.store(self.engine.untaken_bytes(), Ordering::Relaxed);
             events.into_iter().for_each(|event| self.settle(event, now));
         }
         Ok(())

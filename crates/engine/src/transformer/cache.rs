@@ -17,6 +17,8 @@ use crate::{
 pub(crate) struct Cache {
     shape: Shape,
     pages: Vec<Page>,
+    /// Pages that have memory; none gives it back.
+    taken: usize,
 }
 
 /// What all pages have in common.
@@ -45,7 +47,12 @@ impl Cache {
             KvType::F16 => Page::Halves(Vec::new()),
             KvType::Q8_0 => Page::Bytes(Vec::new(), Vec::new()),
         };
-        Cache { shape, pages: (0..pages).map(|_| page()).collect() }
+        Cache { shape, pages: (0..pages).map(|_| page()).collect(), taken: 0 }
+    }
+
+    /// What the pages that were never used will take.
+    pub fn untaken_bytes(&self) -> u64 {
+        (self.pages.len() - self.taken) as u64 * self.shape.page_bytes() as u64
     }
 
     /// Makes sure that `pages` have memory.
@@ -59,12 +66,14 @@ impl Cache {
                 Page::Halves(cells) if cells.is_empty() => {
                     cells.try_reserve_exact(heads * shape.head_len()).map_err(refusal)?;
                     cells.resize(heads * shape.head_len(), f16::ZERO);
+                    self.taken += 1;
                 }
                 Page::Bytes(cells, scales) if cells.is_empty() => {
                     cells.try_reserve_exact(heads * shape.head_len()).map_err(refusal)?;
                     scales.try_reserve_exact(2 * heads).map_err(refusal)?;
                     cells.resize(heads * shape.head_len(), 0);
                     scales.resize(2 * heads, [0.0; PAGE_TOKENS]);
+                    self.taken += 1;
                 }
                 _ => {}
             }
@@ -198,6 +207,8 @@ mod tests {
         cache.reserve(&table).unwrap();
         let is_used = |page: &&Page| matches!(page, Page::Halves(cells) if !cells.is_empty());
         assert_eq!(cache.pages.iter().filter(is_used).count(), 2);
+        let untaken = (cache.pages.len() - 2) * cache.shape.page_bytes();
+        assert_eq!(cache.untaken_bytes(), untaken as u64);
         let position = PAGE_TOKENS as u32 + 5;
         let at = (table[1], position as usize % PAGE_TOKENS);
         // SAFETY: there is no other thread.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use api::{Code, Error, Result};
+use api::{Error, Result};
 use registry::ReplicaState;
 use registry::placement::{self, Demand, Live, Plan, Reason};
 
@@ -98,11 +98,7 @@ impl Shared {
     fn check_hope(&self, reason: Reason, journey: &mut Journey) -> Result<()> {
         match reason {
             Reason::TooLarge { needed_bytes, largest_bytes } => {
-                let (needed, largest) = (gib(needed_bytes), gib(largest_bytes));
-                let text = format!(
-                    "model requires more system memory ({needed:.1} GiB) than is available ({largest:.1} GiB)"
-                );
-                Err(Error::new(Code::OutOfMemory, text))
+                Err(Error::out_of_memory(needed_bytes, largest_bytes))
             }
             Reason::NoWorker if self.registry.view().workers.is_empty() => Err(Error::unavailable(NO_WORKER)),
             Reason::NoWorker => {
@@ -128,8 +124,4 @@ fn is_present(live: &Live, demand: &Demand, id: &String) -> bool {
         replica.state == ReplicaState::Ready && replica.context_length >= demand.context_length
     });
     is_ready && !worker.is_unreachable && !demand.exclude.contains(id)
-}
-
-fn gib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 30)
 }

@@ -176,7 +176,8 @@ async fn a_model_larger_than_every_worker_is_told_so_at_once() {
     let machine = Machine { memory_bytes: 8, ..Machine::default() };
     let rig = Rig::with(Setup { machine, ..Setup::default() }).await;
     let text = rig.post("/api/chat", hello("m")).await.refused(500);
-    assert_eq!(text, "model requires more system memory (0.0 GiB) than is available (0.0 GiB)");
+    assert!(text.starts_with("model requires more system memory ("), "{text}");
+    assert!(text.ends_with(" B) than is available (8 B)"), "{text}");
     assert!(rig.worker().seen().load.is_empty());
 }
 

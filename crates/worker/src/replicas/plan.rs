@@ -6,7 +6,7 @@ use protocol::v1::{LoadOptions, LoadRequest};
 use super::{Life, Replicas};
 use crate::{
     loader::{Opened, Shape},
-    memory::{self, Memory},
+    memory::Memory,
 };
 
 /// Ollama's floor.
@@ -79,7 +79,7 @@ fn choose(sizes: &[(Shape, u64)], memory: Memory, promised: u64) -> Result<(Shap
     let fits = |bytes: u64| memory.total_bytes == 0 || bytes <= available;
     let smallest = sizes.iter().map(|(_, bytes)| *bytes).min().unwrap_or(0);
     let first = sizes.iter().find(|(_, bytes)| fits(*bytes)).copied();
-    first.ok_or_else(|| memory::too_large(smallest, available))
+    first.ok_or_else(|| Error::out_of_memory(smallest, available))
 }
 
 #[cfg(test)]

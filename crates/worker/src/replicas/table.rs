@@ -125,10 +125,12 @@ impl Table {
         }
     }
 
-    /// Memory that other loads have been promised.
+    /// Memory that other replicas have been promised and the machine's numbers do not show: all of a load, and of what
+    /// is loaded the part that it has not taken yet.
     pub fn reserved_by_others(&self, id: u64) -> u64 {
         let others = self.replicas.values().filter(|replica| replica.id != id);
-        others.map(|replica| replica.reserved_bytes).sum()
+        let untaken = |replica: &Replica| replica.loaded().map_or(0, |loaded| loaded.runner.untaken_bytes());
+        others.map(|replica| replica.reserved_bytes + untaken(replica)).sum()
     }
 
     /// The load is done. A replica that was told to stop meanwhile does not become ready.

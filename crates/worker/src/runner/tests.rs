@@ -219,6 +219,10 @@ impl Engine for Broken {
         self.inner.is_idle()
     }
 
+    fn untaken_bytes(&self) -> u64 {
+        100 - self.steps as u64
+    }
+
     fn embed(&mut self, inputs: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, engine::Error> {
         self.inner.embed(inputs)
     }
@@ -230,11 +234,13 @@ async fn an_engine_that_cannot_go_on_ends_its_answers_in_ollamas_words() {
         let inner =
             Scripted::new(1, 100, &Config { tokens_per_second: 0.0 }, Box::new(Gate(std_mpsc::channel().1)));
         let runner = Runner::start(Box::new(Broken { inner, panics, steps: 0 }), Changes::default()).unwrap();
+        assert_eq!(runner.untaken_bytes(), 100);
         let mut reader = admit(&runner, "hello");
         assert!(reader.next().await.unwrap().is_ok());
         let error = reader.next().await.unwrap().unwrap_err();
         assert_eq!((error.code, error.message), (Code::Internal, format!("{STOPPED}{cause}")));
         runner.ended.cancelled().await;
         assert!(runner.has_ended());
+        assert_eq!(runner.untaken_bytes(), 99, "after the step that worked");
     }
 }
