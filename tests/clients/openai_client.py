@@ -1,6 +1,10 @@
-"""The official `openai` client against /v1.  (OLLAMA_HOST names the server; the model `smollm2` is there)"""
+"""The official `openai` client against /v1.
+
+Usage: openai_client.py SCRIPTED    (OLLAMA_HOST and SCRIPTED: see ollama_client.py)
+"""
 
 import os
+import sys
 
 import openai
 
@@ -8,7 +12,19 @@ MODEL = "smollm2"
 QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
 
 
-def main() -> None:
+def keys(scripted: str) -> None:
+    ask = lambda client: client.chat.completions.create(model="m", messages=[{"role": "user", "content": "[[say yes]]"}])
+    for base, key in [(scripted, "sesame"), (f"{scripted}/k/sesame", "unused")]:
+        assert ask(openai.OpenAI(base_url=f"{base}/v1", api_key=key)).choices[0].message.content == "yes"
+    try:
+        ask(openai.OpenAI(base_url=f"{scripted}/v1", api_key="wrong"))
+    except openai.AuthenticationError as error:
+        assert error.status_code == 401 and error.code == "invalid_api_key", error
+    else:
+        raise AssertionError("a wrong key was answered")
+
+
+def main(scripted: str) -> None:
     client = openai.OpenAI(base_url=os.environ["OLLAMA_HOST"] + "/v1", api_key="unused")
 
     answer = client.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0, max_tokens=24)
@@ -37,5 +53,7 @@ def main() -> None:
     else:
         raise AssertionError("an unknown model was answered")
 
+    keys(scripted)
 
-main()
+
+main(sys.argv[1])

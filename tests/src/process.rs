@@ -34,6 +34,11 @@ pub fn binary() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The folder of what was built, where tests keep what takes long to get.
+pub fn target() -> Result<PathBuf> {
+    Ok(binary()?.ancestors().nth(2).context("the binary has no target folder")?.to_owned())
+}
+
 impl Process {
     /// Starts `caravan ARGUMENTS` with an environment of nothing but `environment`, and waits until it is ready.
     pub async fn start(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Process> {

@@ -5,24 +5,29 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
+
+use crate::{process::target, run};
 
 /// Pinned, so that a red test means that we changed.
-const PACKAGES: &str = include_str!("../clients/requirements.txt");
+const PACKAGES: &str = concat!(
+    include_str!("../clients/requirements.txt"),
+    "# What these need in turn.\n",
+    include_str!("../clients/constraints.txt")
+);
 
 /// The interpreter of the environment; makes the environment when it is not there or has other packages.
 pub fn interpreter() -> Result<PathBuf> {
-    let target =
-        crate::process::binary()?.ancestors().nth(2).context("the binary has no target folder")?.to_owned();
-    let folder = target.join("clients-venv");
+    let folder = target()?.join("clients-venv");
     let (python, stamp) = (folder.join("bin/python"), folder.join("requirements.txt"));
     if std::fs::read_to_string(&stamp).is_ok_and(|made| made == PACKAGES) {
         return Ok(python);
     }
-    let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/requirements.txt");
+    let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients");
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
-    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
-    run(Command::new(&python).args(install).arg(requirements))?;
+    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+    let pinned = ["-r", "requirements.txt", "-c", "constraints.txt"];
+    run(Command::new(&python).args(install).args(pinned).current_dir(clients))?;
     std::fs::write(stamp, PACKAGES)?;
     Ok(python)
 }
@@ -38,11 +43,4 @@ pub fn play(script: &str, base: &str, arguments: &[&str]) -> Result<()> {
         .env_remove("HTTP_PROXY")
         .env_remove("http_proxy");
     run(&mut command)
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("run {command:?}"))?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    ensure!(output.status.success(), "{command:?} failed:\n{}{}", text(&output.stdout), text(&output.stderr));
-    Ok(())
 }
