@@ -76,7 +76,7 @@ pub struct Request {
 #[serde(deny_unknown_fields, default)]
 pub struct Expect {
     pub status: u16,
-    /// Exact values; an empty one means that the header must be absent.
+    /// Exact values, or what `~like` stands for; an empty one means that the header must be absent.
     pub headers: BTreeMap<String, String>,
     /// The exact body.
     pub body: Option<String>,
@@ -147,7 +147,8 @@ async fn ask(client: &Client, base: &str, scenario: &Scenario, saved: &mut Saved
         |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?")).unwrap_or_default();
     for (name, wanted) in &expect.headers {
         let found = header(name);
-        ensure!(found == wanted, "header {name} is {found:?}, not {wanted:?}");
+        let is_right = wanted.strip_prefix("~like ").map(|pattern| values::is_like(pattern, found));
+        ensure!(is_right.unwrap_or(found == wanted), "header {name} is {found:?}, not {wanted:?}");
     }
     check_body(expect, &body, header("content-type").starts_with("text/event-stream"), saved)
 }

@@ -64,7 +64,7 @@ impl Saved {
     }
 }
 
-fn is_like(pattern: &str, text: &str) -> bool {
+pub fn is_like(pattern: &str, text: &str) -> bool {
     let Some(kind) = pattern.chars().next() else { return text.is_empty() };
     let rest = &pattern[kind.len_utf8()..];
     if kind == '*' {
