@@ -6,6 +6,7 @@
 
 mod decode;
 mod encode;
+mod fields;
 mod parse;
 mod quote;
 #[cfg(test)]
@@ -15,8 +16,9 @@ mod time;
 use serde::Deserialize;
 
 pub use encode::{to_string, to_vec};
+pub use fields::{Fields, kind};
 pub use quote::quote;
-pub use time::{timestamp_local, timestamp_utc};
+pub use time::{timestamp_local, timestamp_utc, unix_seconds};
 
 use crate::error::{Code, Error, Result};
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use api::events::Translation;
 use api::ollama::{DebugInfo, DoneReason, Logprob, Metrics, ToolCall, ToolCallFunction, TopLogprob};
 use api::{Result, gojson};
 use axum::response::Response;
@@ -44,6 +45,33 @@ impl<T: Serialize + Send + 'static> Answer<T> {
                 Ok(response)
             }
         }
+    }
+}
+
+impl<T: Send + 'static> Answer<T> {
+    /// In the words of another API: as a stream where there is a `translation`, else as the one object that `tell`
+    /// makes of the parts that `join` has put together.
+    pub async fn translate<S>(
+        self,
+        translation: Option<S>,
+        join: impl FnMut(&mut T, T),
+        tell: impl FnOnce(T) -> Result<Response>,
+    ) -> Result<Response>
+    where
+        S: Translation<Part = T> + Send + 'static,
+    {
+        let (parts, route) = match self {
+            Answer::Whole(whole) => (frames::ready(vec![Ok(whole)]), None),
+            Answer::Parts { parts, route } => (parts, Some(route)),
+        };
+        let mut response = match translation {
+            Some(translation) => frames::events(parts, translation).await?,
+            None => tell(frames::fold(parts, join).await?)?,
+        };
+        if let Some(route) = route {
+            tell_route(&mut response, &route);
+        }
+        Ok(response)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Streams as bytes: one JSON object per line for Ollama's clients, server-sent events for OpenAI's.
+//! Streams as bytes: one JSON object per line for Ollama's clients, server-sent events for those of other APIs.
 //!
 //! Nothing is buffered: a frame leaves as soon as it is known. The first item is awaited before the answer begins, so
 //! that an error which comes before it has a real HTTP status. An error that comes later is the last frame.
@@ -6,8 +6,8 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 
-use api::ollama::ChatResponse;
-use api::{Error, Result, openai};
+use api::events::{Events, Translation};
+use api::{Error, Result};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -20,8 +20,6 @@ use crate::respond;
 
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
-/// OpenAI's end of a stream.
-const DONE: &[u8] = b"data: [DONE]\n\n";
 
 /// An answer in parts. After an error there is nothing.
 pub type Parts<T> = BoxStream<'static, Result<T>>;
@@ -39,28 +37,24 @@ pub async fn ndjson<T: Serialize + Send + 'static>(parts: Parts<T>) -> Result<Re
     Ok(streamed(lines, NDJSON))
 }
 
-/// OpenAI's chunks. An error in the middle becomes a frame of its own, and the stream still ends as it should.
-pub async fn events(parts: Parts<ChatResponse>, mut translation: openai::Stream) -> Result<Response> {
+/// Server-sent events. An error in the middle becomes a frame of its own, and the stream still ends as it should.
+pub async fn events<T>(parts: Parts<T::Part>, mut translation: T) -> Result<Response>
+where
+    T: Translation<Part: Send> + Send + 'static,
+{
     let parts = begun(parts).await?;
+    let parts = parts.map(Some).chain(stream::iter([None]));
     let frames = parts.map(move |part| {
-        let mut bytes = Vec::new();
+        let mut events = Events::default();
         match part {
-            Ok(part) => {
-                let done = part.done;
-                for chunk in translation.push(part) {
-                    event(&mut bytes, &chunk);
-                }
-                if done {
-                    bytes.extend_from_slice(DONE);
-                }
-            }
-            Err(error) => {
+            Some(Ok(part)) => translation.push(part, &mut events),
+            Some(Err(error)) => {
                 respond::log(&error);
-                event(&mut bytes, &openai::ErrorBody::from(&error));
-                bytes.extend_from_slice(DONE);
+                translation.fail(&error, &mut events);
             }
+            None => translation.end(&mut events),
         }
-        bytes
+        events.into_bytes()
     });
     Ok(streamed(frames, EVENTS))
 }
@@ -84,12 +78,6 @@ fn streamed(frames: impl Stream<Item = Vec<u8>> + Send + 'static, kind: HeaderVa
         Response::new(Body::from_stream(frames.map(|frame| Ok::<_, Infallible>(Bytes::from(frame)))));
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
-}
-
-fn event<T: Serialize>(bytes: &mut Vec<u8>, value: &T) {
-    bytes.extend_from_slice(b"data: ");
-    bytes.extend_from_slice(&respond::encode(value));
-    bytes.extend_from_slice(b"\n\n");
 }
 
 /// Everything that a stream brings, one after the other, when a client wants one object.

@@ -1,4 +1,4 @@
-//! The gateway: HTTP in, gRPC out. Ollama's and OpenAI's routes in front of the workers of a cluster.
+//! The gateway: HTTP in, gRPC out. Ollama's, OpenAI's and Anthropic's routes in front of the workers of a cluster.
 //!
 //! Stateless but for its connections; any number of gateways run side by side. It never tokenizes, never reads the
 //! weights of a model, and never decides where a model should be: `registry::placement` does.
@@ -23,6 +23,7 @@ mod errand;
 mod frames;
 mod gateway;
 mod guard;
+mod ids;
 mod keys;
 mod resolve;
 mod respond;

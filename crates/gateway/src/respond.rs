@@ -1,10 +1,10 @@
 //! Answers as bytes: bodies, content types, and the one place where an error becomes an HTTP status.
 //!
-//! Knows what Ollama's and OpenAI's answers look like; knows nothing about models.
+//! Knows what Ollama's, OpenAI's and Anthropic's answers look like; knows nothing about models.
 
 use std::any::Any;
 
-use api::{Code, Error, gojson, openai};
+use api::{Code, Error, anthropic, gojson, openai};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -26,6 +26,13 @@ pub struct Native(pub Error);
 /// An error in the envelope of OpenAI.
 #[derive(Debug)]
 pub struct OpenAi(pub Error);
+
+/// An error in the envelope of Anthropic, which names the request.
+#[derive(Debug)]
+pub struct Anthropic {
+    pub error: Error,
+    pub request_id: String,
+}
 
 impl<E: Into<Error>> From<E> for Native {
     fn from(error: E) -> Native {
@@ -49,9 +56,14 @@ impl IntoResponse for Native {
 impl IntoResponse for OpenAi {
     fn into_response(self) -> Response {
         log(&self.0);
-        let mut body = encode(&openai::ErrorBody::from(&self.0));
-        body.push(b'\n');
-        failed(&self.0, body, BARE_JSON)
+        failed(&self.0, line(&openai::ErrorBody::from(&self.0)), BARE_JSON)
+    }
+}
+
+impl IntoResponse for Anthropic {
+    fn into_response(self) -> Response {
+        log(&self.error);
+        failed(&self.error, line(&anthropic::ErrorBody::new(&self.error, self.request_id)), BARE_JSON)
     }
 }
 
@@ -70,8 +82,8 @@ pub fn collected<T: Serialize>(value: &T) -> Response {
     with_type(encode(value), BARE_JSON)
 }
 
-/// One JSON object, as OpenAI's routes write it: with a newline at the end.
-pub fn openai<T: Serialize>(value: &T) -> Response {
+/// One JSON object, as the routes of other APIs write it: with a newline at the end.
+pub fn foreign<T: Serialize>(value: &T) -> Response {
     with_type(line(value), BARE_JSON)
 }
 

@@ -14,7 +14,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::app::App;
 use crate::guard::{self, Guard};
 use crate::keys;
-use crate::routes::{blobs, chat, create, embed, generate, manage, openai, status};
+use crate::routes::{anthropic, blobs, chat, create, embed, generate, manage, openai, status};
 use crate::{call, respond};
 
 type Methods = MethodRouter<Arc<App>>;
@@ -64,9 +64,13 @@ fn native(router: Router<Arc<App>>) -> Router<Arc<App>> {
         .route("/api/embeddings", only("POST", Methods::new().on(POST, embed::embeddings)))
 }
 
+/// The routes of other APIs.
 fn openai_routes(router: Router<Arc<App>>) -> Router<Arc<App>> {
     router
+        .route("/v1/responses", only("POST", Methods::new().on(POST, openai::responses)))
+        .route("/v1/messages", only("POST", Methods::new().on(POST, anthropic::messages)))
         .route("/v1/chat/completions", only("POST", Methods::new().on(POST, openai::chat_completions)))
+        .route("/v1/completions", only("POST", Methods::new().on(POST, openai::completions)))
         .route("/v1/embeddings", only("POST", Methods::new().on(POST, openai::embeddings)))
         .route("/v1/models", only("GET", without_head(Methods::new().on(GET, openai::models), "GET")))
         .route("/v1/models/{model}", only("GET", without_head(Methods::new().on(GET, openai::model), "GET")))

@@ -1,6 +1,7 @@
 //! The handlers, one module per noun. Each reads a request, asks the parts that know, and shapes the answer;
 //! none writes a status number.
 
+pub mod anthropic;
 pub mod blobs;
 pub mod chat;
 pub mod create;

@@ -15,6 +15,11 @@ pub fn timestamp_local(time: SystemTime) -> String {
     in_zone(time, TimeZone::system())
 }
 
+/// Seconds since 1970 of a time that was written so.
+pub fn unix_seconds(time: &str) -> Option<i64> {
+    time.parse::<Timestamp>().ok().map(Timestamp::as_second)
+}
+
 /// A time before or after jiff's years (-9999 to 9999) is written as the nearest that it has.
 fn in_zone(time: SystemTime, zone: TimeZone) -> String {
     let timestamp = Timestamp::try_from(time)
@@ -50,6 +55,13 @@ mod tests {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_718_810_565);
         let local: Timestamp = timestamp_local(time).parse().unwrap();
         assert_eq!(SystemTime::from(local), time);
+    }
+
+    #[test]
+    fn what_is_written_is_read_in_seconds() {
+        let second = SystemTime::UNIX_EPOCH + Duration::from_millis(1_718_810_565_900);
+        assert_eq!(unix_seconds(&timestamp_utc(second)), Some(1_718_810_565));
+        assert_eq!((unix_seconds(""), unix_seconds("soon")), (None, None));
     }
 
     #[test]

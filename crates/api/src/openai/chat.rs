@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::KeepAlive;
 use crate::error::{Error, Result};
+use crate::gojson::quote;
 use crate::ollama::{self, Image, Think, Tool};
 
 /// `keep_alive` and `num_ctx` are Ollama's words, accepted here too because OpenAI's clients let users add fields.
@@ -51,6 +52,8 @@ pub struct Message {
     /// A string, a list of parts, or nothing beside tool calls.
     pub content: Value,
     pub reasoning: String,
+    /// The same under the name that DeepSeek gave it.
+    pub reasoning_content: String,
     pub tool_calls: Option<Vec<ToolCall>>,
     pub name: String,
     pub tool_call_id: String,
@@ -98,11 +101,6 @@ pub struct Reasoning {
 // === impl ChatCompletionRequest ===
 
 impl ChatCompletionRequest {
-    /// Whether a stream ends with a chunk of token counts.
-    pub fn include_usage(&self) -> bool {
-        self.stream_options.is_some_and(|options| options.include_usage)
-    }
-
     /// The same request in Ollama's words.
     pub fn into_chat(self) -> Result<ollama::ChatRequest> {
         if self.messages.is_empty() {
@@ -154,24 +152,37 @@ impl ChatCompletionRequest {
     }
 
     fn think(&self) -> Result<Option<Think>> {
-        let effort = match (&self.reasoning, &self.reasoning_effort) {
-            (Some(reasoning), _) => &reasoning.effort,
-            (None, Some(effort)) => effort,
-            (None, None) => return Ok(None),
-        };
-        let level = match effort.as_str() {
-            "" => return Ok(None),
-            "none" => return Ok(Some(Think::Bool(false))),
-            "minimal" => "low",
-            "xhigh" | "ultra" => "max",
-            level if Think::LEVELS.contains(&level) => level,
-            other => {
-                return Err(Error::invalid(format!(
-                    "invalid reasoning value: '{other}' (must be \"high\", \"medium\", \"low\", \"max\", or \"none\")"
-                )));
-            }
-        };
-        Ok(Some(Think::Level(level.to_owned())))
+        match (&self.reasoning, &self.reasoning_effort) {
+            (Some(reasoning), _) => think_of_effort(&reasoning.effort),
+            (None, Some(effort)) => think_of_effort(effort),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+/// OpenAI's levels, and those that its clients have invented, are more than Ollama's: the nearest is meant.
+pub(super) fn think_of_effort(effort: &str) -> Result<Option<Think>> {
+    let level = match effort {
+        "" => return Ok(None),
+        "none" => return Ok(Some(Think::Bool(false))),
+        "minimal" => "low",
+        "xhigh" | "ultra" => "max",
+        level if Think::LEVELS.contains(&level) => level,
+        other => {
+            return Err(Error::invalid(format!(
+                "invalid reasoning value: {} (must be \"minimal\", \"low\", \"medium\", \"high\", \"xhigh\", \"ultra\", \"max\", or \"none\")",
+                quote(other)
+            )));
+        }
+    };
+    Ok(Some(Think::Level(level.to_owned())))
+}
+
+/// In lower case; `developer` is what OpenAI calls `system` since its models think, and no template knows it.
+pub(super) fn role(role: &str) -> String {
+    match role.to_lowercase() {
+        developer if developer == "developer" => "system".to_owned(),
+        role => role,
     }
 }
 
@@ -208,10 +219,14 @@ impl Message {
         }
         let tool_calls =
             self.tool_calls.iter().flatten().map(ToolCall::translate).collect::<Result<Vec<_>>>()?;
+        if out.len() == first && !tool_calls.is_empty() {
+            out.push(self.part(String::new(), None));
+        }
         // What belongs to the turn and not to one of its parts goes with the last.
         if let Some(last) = out[first..].last_mut() {
             last.tool_calls = tool_calls;
-            last.thinking = Some(self.reasoning.clone()).filter(|text| !text.is_empty());
+            let thoughts = [&self.reasoning, &self.reasoning_content];
+            last.thinking = thoughts.into_iter().find(|text| !text.is_empty()).cloned();
             last.tool_name = self.tool_name(all);
             last.tool_call_id = Some(self.tool_call_id.clone()).filter(|id| !id.is_empty());
         }
@@ -220,7 +235,7 @@ impl Message {
 
     fn part(&self, content: String, image: Option<Image>) -> ollama::Message {
         let images = image.into_iter().collect();
-        ollama::Message { role: self.role.to_lowercase(), content, images, ..ollama::Message::default() }
+        ollama::Message { role: role(&self.role), content, images, ..ollama::Message::default() }
     }
 
     /// Which tool a `tool` message comes from: as it says itself, or as the call that it answers says.
@@ -258,13 +273,20 @@ fn read_part(part: &Value) -> Result<(String, Option<Image>)> {
             let url = if image_url.is_object() { text(&image_url["url"])? } else { text(image_url)? };
             Ok((String::new(), Some(decode_image_url(&url)?)))
         }
-        Some("input_audio") => {
-            let data = text(&part["input_audio"]["data"])?;
-            let sound = Image::from_base64(&data).map_err(|_| Error::invalid("invalid input_audio data"))?;
-            Ok((String::new(), Some(sound)))
-        }
+        Some("input_audio") => Ok((String::new(), Some(read_sound(&part["input_audio"])?))),
         _ => Err(wrong()),
     }
+}
+
+fn read_sound(audio: &Value) -> Result<Image> {
+    if !audio.is_object() {
+        return Err(Error::invalid("invalid input_audio format"));
+    }
+    let data = audio["data"].as_str();
+    let data = data.ok_or_else(|| Error::invalid("invalid input_audio format: missing data"))?;
+    Image::from_base64(data).map_err(|at| {
+        Error::invalid(format!("invalid input_audio base64 data: illegal base64 data at input byte {at}"))
+    })
 }
 
 /// Only data URLs: fetching an address for a client would let it look into the network of the server.
@@ -287,7 +309,7 @@ pub(super) fn decode_image_url(url: &str) -> Result<Image> {
 }
 
 /// What Go prints for the type of a decoded value.
-fn go_type(value: &Value) -> &'static str {
+pub(super) fn go_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "<nil>",
         Value::Bool(_) => "bool",

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::SYSTEM_FINGERPRINT;
 use super::chat::{ToolCall, ToolCallFunction};
+use super::stream::Header;
 use crate::ollama::{self, ChatResponse, DebugInfo, DoneReason, Logprob};
 
 #[derive(Clone, Debug, Serialize)]
@@ -58,6 +59,9 @@ pub struct Delta {
     pub content: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<String>,
+    /// The same under the name that DeepSeek gave it, which is where many clients look.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
 }
@@ -84,8 +88,8 @@ pub struct PromptTokensDetails {
 }
 
 impl ChatCompletion {
-    /// `id` is `chatcmpl-<number>`, `created` is in seconds since 1970.
-    pub fn new(id: String, created: i64, response: ChatResponse) -> ChatCompletion {
+    /// The id of `header` is `chatcmpl-<number>`.
+    pub fn new(header: &Header, response: ChatResponse) -> ChatCompletion {
         let message = response.message;
         let tool_calls: Vec<ToolCall> = message.tool_calls.iter().map(ToolCall::from).collect();
         let choice = Choice {
@@ -95,20 +99,28 @@ impl ChatCompletion {
             message: Delta {
                 role: Some("assistant"),
                 content: Some(message.content),
-                reasoning: message.thinking.filter(|text| !text.is_empty()),
                 tool_calls,
+                ..Delta::thought(message.thinking.unwrap_or_default())
             },
         };
         ChatCompletion {
-            id,
+            id: header.id.clone(),
             object: "chat.completion",
-            created,
+            created: header.created,
             model: response.model,
             system_fingerprint: SYSTEM_FINGERPRINT,
             choices: vec![choice],
             usage: Usage::from(response.metrics),
             debug_info: response.debug_info,
         }
+    }
+}
+
+impl Delta {
+    /// Thoughts under both of their names, or nothing.
+    pub(super) fn thought(thinking: String) -> Delta {
+        let reasoning = Some(thinking).filter(|text| !text.is_empty());
+        Delta { reasoning_content: reasoning.clone(), reasoning, ..Delta::default() }
     }
 }
 

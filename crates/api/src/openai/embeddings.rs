@@ -3,11 +3,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use crate::KeepAlive;
 use crate::error::{Error, Result};
 use crate::ollama::{EmbedRequest, EmbedResponse, Input};
 
+/// `keep_alive` and `num_ctx` are Ollama's words, accepted here too.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename = "openai.EmbedRequest")]
 pub struct EmbeddingRequest {
@@ -16,6 +18,8 @@ pub struct EmbeddingRequest {
     /// Zero is not given.
     pub dimensions: i64,
     pub encoding_format: String,
+    pub keep_alive: Option<KeepAlive>,
+    pub num_ctx: Option<i64>,
 }
 
 /// How the numbers of an answer are written.
@@ -74,7 +78,16 @@ impl EmbeddingRequest {
             other => serde_json::from_value(other).map_err(|error| Error::invalid(error.to_string()))?,
         };
         let dimensions = Some(self.dimensions).filter(|dimensions| *dimensions != 0);
-        Ok((EmbedRequest { model: self.model, input, dimensions, ..EmbedRequest::default() }, format))
+        let options = self.num_ctx.map(|num_ctx| Map::from_iter([("num_ctx".to_owned(), num_ctx.into())]));
+        let request = EmbedRequest {
+            model: self.model,
+            input,
+            dimensions,
+            keep_alive: self.keep_alive,
+            options,
+            ..EmbedRequest::default()
+        };
+        Ok((request, format))
     }
 }
 

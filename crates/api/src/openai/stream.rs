@@ -3,85 +3,118 @@
 use super::SYSTEM_FINGERPRINT;
 use super::chat::ToolCall;
 use super::completion::{Chunk, ChunkChoice, Delta, Logprobs, Usage, finish_reason};
-use crate::ollama::ChatResponse;
+use super::error::ErrorBody;
+use crate::error::Error;
+use crate::events::{Events, Translation};
+use crate::ollama::{ChatResponse, DoneReason, Metrics};
+
+/// What all chunks of a stream share.
+#[derive(Clone, Debug)]
+pub struct Header {
+    /// `chatcmpl-<number>`, or `cmpl-<number>`.
+    pub id: String,
+    /// Seconds since 1970.
+    pub created: i64,
+    /// As the client wrote it.
+    pub model: String,
+    /// Whether the stream ends with a chunk of token counts.
+    pub include_usage: bool,
+}
 
 /// Remembers what a stream has said so far: the role is told once, and tool calls change how it ends.
 #[derive(Debug)]
 pub struct Stream {
-    id: String,
-    created: i64,
-    include_usage: bool,
+    header: Header,
     has_role: bool,
     has_tool_calls: bool,
+    is_over: bool,
+}
+
+impl Translation for Stream {
+    type Part = ChatResponse;
+
+    fn push(&mut self, part: ChatResponse, events: &mut Events) {
+        if self.is_over {
+            return;
+        }
+        let (done, reason, metrics) = (part.done, part.done_reason, part.metrics);
+        self.tell(part, events);
+        if done {
+            self.finish(reason, metrics, events);
+        }
+    }
+
+    fn fail(&mut self, error: &Error, events: &mut Events) {
+        if !self.is_over {
+            self.is_over = true;
+            events.data(&ErrorBody::from(error));
+            events.done();
+        }
+    }
+
+    fn end(&mut self, events: &mut Events) {
+        if !self.is_over {
+            self.finish(None, Metrics::default(), events);
+        }
+    }
 }
 
 // === impl Stream ===
 
 impl Stream {
-    /// `id` is `chatcmpl-<number>`, `created` is in seconds since 1970; all chunks share them.
-    pub fn new(id: String, created: i64, include_usage: bool) -> Stream {
-        Stream { id, created, include_usage, has_role: false, has_tool_calls: false }
+    pub fn new(header: Header) -> Stream {
+        Stream { header, has_role: false, has_tool_calls: false, is_over: false }
     }
 
-    /// The chunks that say what `response` adds, in order; after those of the last one the caller writes `[DONE]`.
-    pub fn push(&mut self, response: ChatResponse) -> Vec<Chunk> {
-        let mut chunks = Vec::with_capacity(1);
-        let model = &response.model;
-        let message = response.message;
+    /// What `part` adds: thoughts and the reply are told in chunks of their own.
+    fn tell(&mut self, part: ChatResponse, events: &mut Events) {
+        let message = part.message;
         let thinking = message.thinking.unwrap_or_default();
         let tool_calls: Vec<ToolCall> = message.tool_calls.iter().map(ToolCall::from).collect();
         self.has_tool_calls |= !tool_calls.is_empty();
-        let logprobs = response.logprobs.map(|content| Logprobs { content });
-
+        let mut logprobs = part.logprobs.map(|content| Logprobs { content });
         let has_reply = !message.content.is_empty() || !tool_calls.is_empty();
-        // The last answer often carries nothing but numbers.
-        let is_trailer = response.done && !has_reply && thinking.is_empty() && logprobs.is_none();
-        let mut delta = Delta { content: Some(message.content), tool_calls, ..Delta::default() };
-        if !thinking.is_empty() {
-            let reasoning = Some(thinking);
-            if has_reply {
-                let thought = Delta { reasoning, ..Delta::default() };
-                chunks.push(self.chunk(model, vec![self.choice(thought, None, None)]));
-            } else {
-                delta.reasoning = reasoning;
-            }
+        // The last part often carries nothing but numbers. An answer of nothing else begins with a role nevertheless.
+        let is_trailer = part.done && !has_reply && thinking.is_empty() && logprobs.is_none();
+        if is_trailer && self.has_role {
+            return;
         }
-        if !is_trailer {
-            chunks.push(self.chunk(model, vec![self.choice(delta, None, logprobs)]));
+        let mut thought = Delta::thought(thinking);
+        if has_reply && thought.reasoning.is_some() {
+            self.delta(std::mem::take(&mut thought), logprobs.take(), events);
         }
-        if let Some(first) = chunks.first_mut().filter(|_| !self.has_role) {
+        self.delta(Delta { content: Some(message.content), tool_calls, ..thought }, logprobs, events);
+    }
+
+    fn delta(&mut self, mut delta: Delta, logprobs: Option<Logprobs>, events: &mut Events) {
+        if !self.has_role {
             self.has_role = true;
-            first.choices[0].delta.role = Some("assistant");
+            delta.role = Some("assistant");
         }
-        if response.done {
-            let reason = finish_reason(response.done_reason, self.has_tool_calls);
-            chunks.push(self.chunk(model, vec![self.choice(Delta::default(), reason, None)]));
-            if self.include_usage {
-                let usage = Some(Usage::from(response.metrics));
-                chunks.push(Chunk { usage, ..self.chunk(model, Vec::new()) });
-            }
-        }
-        chunks
+        let choice = ChunkChoice { index: 0, delta, finish_reason: None, logprobs };
+        events.data(&self.chunk(vec![choice], None));
     }
 
-    fn choice(
-        &self,
-        delta: Delta,
-        finish_reason: Option<&'static str>,
-        logprobs: Option<Logprobs>,
-    ) -> ChunkChoice {
-        ChunkChoice { index: 0, delta, finish_reason, logprobs }
+    fn finish(&mut self, reason: Option<DoneReason>, metrics: Metrics, events: &mut Events) {
+        self.is_over = true;
+        let finish_reason = finish_reason(reason.or(Some(DoneReason::Stop)), self.has_tool_calls);
+        let choice = ChunkChoice { index: 0, delta: Delta::default(), finish_reason, logprobs: None };
+        events.data(&self.chunk(vec![choice], None));
+        if self.header.include_usage {
+            events.data(&self.chunk(Vec::new(), Some(Usage::from(metrics))));
+        }
+        events.done();
     }
 
-    fn chunk(&self, model: &str, choices: Vec<ChunkChoice>) -> Chunk {
+    fn chunk(&self, choices: Vec<ChunkChoice>, usage: Option<Usage>) -> Chunk {
         Chunk {
-            id: self.id.clone(),
+            id: self.header.id.clone(),
             object: "chat.completion.chunk",
-            created: self.created,
-            model: model.to_owned(),
+            created: self.header.created,
+            model: self.header.model.clone(),
             system_fingerprint: SYSTEM_FINGERPRINT,
             choices,
-            usage: None,
+            usage,
         }
     }
 }

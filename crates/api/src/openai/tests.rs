@@ -1,11 +1,14 @@
 //! Requests in, answers and chunks out, as the official clients see them.
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::KeepAlive;
-use crate::error::Code;
-use crate::ollama::{self, ChatRequest, ChatResponse, DoneReason, EmbedResponse, Logprob, Metrics, Think};
+use crate::error::{Code, Error, Result};
+use crate::events::testing::{any_request, any_stream, assert_valid, called, done, frames, said, thought};
+use crate::gojson::from_slice;
+use crate::ollama::{ChatRequest, ChatResponse, DoneReason, EmbedResponse, Logprob, Think};
 
 fn translated(body: Value) -> Result<ChatRequest> {
     from_slice::<ChatCompletionRequest>(body.to_string().as_bytes())?.into_chat()
@@ -24,11 +27,6 @@ fn messages(messages: Value) -> Result<Value> {
 
 fn options(extra: Value) -> Value {
     translated(with(extra)).unwrap().options.unwrap().into()
-}
-
-#[test]
-fn an_empty_body_is_told_as_eof() {
-    assert_eq!(from_slice::<ChatCompletionRequest>(b" ").unwrap_err(), Error::invalid("EOF"));
 }
 
 #[test]
@@ -65,7 +63,7 @@ fn streaming_is_off_unless_asked_for() {
     assert_eq!(translated(with(json!({}))).unwrap().stream, Some(false));
     let body = with(json!({"stream": true, "stream_options": {"include_usage": true}, "keep_alive": -1}));
     let request: ChatCompletionRequest = from_slice(body.to_string().as_bytes()).unwrap();
-    assert!(request.include_usage());
+    assert!(request.stream_options.unwrap().include_usage);
     let chat = request.into_chat().unwrap();
     assert_eq!((chat.stream, chat.keep_alive), (Some(true), Some(KeepAlive::FOREVER)));
 }
@@ -118,6 +116,12 @@ fn a_content_that_is_no_content_is_refused_in_words_of_ollama() {
         (json!([{"type": "image_url", "image_url": {}}]), "invalid message format"),
         (json!([{"type": "image_url", "image_url": "data:image/gif;base64,AAEC"}]), "invalid image input"),
         (json!([{"type": "image_url", "image_url": "data:image/png;base64,A"}]), "invalid image input"),
+        (json!([{"type": "input_audio"}]), "invalid input_audio format"),
+        (json!([{"type": "input_audio", "input_audio": {}}]), "invalid input_audio format: missing data"),
+        (
+            json!([{"type": "input_audio", "input_audio": {"data": "!"}}]),
+            "invalid input_audio base64 data: illegal base64 data at input byte 0",
+        ),
         (http, "image URLs are not currently supported, please use base64 encoded data instead"),
     ] {
         let error = messages(json!([{"role": "user", "content": content}])).unwrap_err();
@@ -155,53 +159,35 @@ fn efforts_become_levels_of_thinking() {
         assert_eq!(translated(with(json!({"reasoning": {"effort": effort}}))).unwrap().think, think);
     }
     let error = translated(with(json!({"reasoning_effort": "huge"}))).unwrap_err();
-    assert!(error.message.starts_with("invalid reasoning value: 'huge'"), "{error}");
+    assert!(error.message.starts_with("invalid reasoning value: \"huge\" (must be \"minimal\", "), "{error}");
 }
 
-fn said(content: &str) -> ChatResponse {
-    let message = ollama::Message { role: "assistant".into(), content: content.into(), ..Default::default() };
-    ChatResponse { model: "m".into(), message, ..ChatResponse::default() }
+fn header(include_usage: bool) -> Header {
+    Header { id: "chatcmpl-1".into(), created: 7, model: "m".into(), include_usage }
 }
 
-fn thought(thinking: &str, content: &str) -> ChatResponse {
-    let mut response = said(content);
-    response.message.thinking = Some(thinking.to_owned());
-    response
+fn stream(include_usage: bool) -> Stream {
+    Stream::new(header(include_usage))
 }
 
-fn called(name: &str) -> ChatResponse {
-    let mut response = said("");
-    let arguments = json!({"city": "Oslo"}).as_object().unwrap().clone();
-    let function = ollama::ToolCallFunction { index: 0, name: name.into(), arguments };
-    response.message.tool_calls = vec![ollama::ToolCall { id: Some("c1".into()), function }];
-    response
-}
-
-fn done(response: ChatResponse, reason: DoneReason) -> ChatResponse {
-    let metrics = Metrics { prompt_eval_count: 3, eval_count: 4, ..Metrics::default() };
-    ChatResponse { done: true, done_reason: Some(reason), metrics, ..response }
-}
-
-/// The chunks of a whole stream without what all of them share.
+/// The chunks of a whole stream without what all of them share, and that it ends with `[DONE]`.
 fn streamed(include_usage: bool, responses: Vec<ChatResponse>) -> Vec<Value> {
-    let mut stream = Stream::new("chatcmpl-1".into(), 7, include_usage);
-    let chunks = responses.into_iter().flat_map(|response| stream.push(response));
-    chunks
-        .map(|chunk| {
-            let mut chunk = serde_json::to_value(chunk).unwrap();
-            let shared = [
-                ("id", json!("chatcmpl-1")),
-                ("object", json!("chat.completion.chunk")),
-                ("created", json!(7)),
-                ("model", json!("m")),
-                ("system_fingerprint", json!("fp_ollama")),
-            ];
-            for (key, value) in shared {
-                assert_eq!(chunk.as_object_mut().unwrap().shift_remove(key), Some(value));
-            }
-            chunk
-        })
-        .collect()
+    let mut chunks = frames(stream(include_usage), responses.into_iter().map(Ok).collect());
+    assert_eq!(chunks.pop(), Some((String::new(), json!("[DONE]"))));
+    let strip = |(_, mut chunk): (String, Value)| {
+        let shared = [
+            ("id", json!("chatcmpl-1")),
+            ("object", json!("chat.completion.chunk")),
+            ("created", json!(7)),
+            ("model", json!("m")),
+            ("system_fingerprint", json!("fp_ollama")),
+        ];
+        for (key, value) in shared {
+            assert_eq!(chunk.as_object_mut().unwrap().shift_remove(key), Some(value));
+        }
+        chunk
+    };
+    chunks.into_iter().map(strip).collect()
 }
 
 fn delta(delta: Value) -> Value {
@@ -239,8 +225,8 @@ fn thinking_and_content_are_told_in_chunks_of_their_own() {
     let chunks =
         streamed(false, vec![thought("hm", ""), thought("m", "yes"), done(said(""), DoneReason::Stop)]);
     let expected = [
-        delta(json!({"role": "assistant", "content": "", "reasoning": "hm"})),
-        delta(json!({"reasoning": "m"})),
+        delta(json!({"role": "assistant", "content": "", "reasoning": "hm", "reasoning_content": "hm"})),
+        delta(json!({"reasoning": "m", "reasoning_content": "m"})),
         delta(json!({"content": "yes"})),
         finish("stop"),
     ];
@@ -249,14 +235,46 @@ fn thinking_and_content_are_told_in_chunks_of_their_own() {
 
 #[test]
 fn tool_calls_change_how_a_stream_ends() {
-    let call = json!({"id": "c1", "index": 0, "type": "function",
+    let call = json!({"id": "call_1", "index": 0, "type": "function",
         "function": {"name": "weather", "arguments": "{\"city\":\"Oslo\"}"}});
-    let chunks = streamed(false, vec![called("weather"), done(said(""), DoneReason::Stop)]);
+    let chunks =
+        streamed(false, vec![called("weather", json!({"city": "Oslo"})), done(said(""), DoneReason::Stop)]);
     let expected =
         [delta(json!({"role": "assistant", "content": "", "tool_calls": [call]})), finish("tool_calls")];
     assert_eq!(chunks, expected);
-    let cut = streamed(false, vec![done(called("weather"), DoneReason::Length)]);
+    let cut = streamed(false, vec![done(called("weather", json!({"city": "Oslo"})), DoneReason::Length)]);
     assert_eq!(cut.last(), Some(&finish("length")));
+}
+
+#[test]
+fn an_answer_of_nothing_begins_with_a_role_and_ends_with_a_reason() {
+    let begun = delta(json!({"role": "assistant", "content": ""}));
+    assert_eq!(streamed(false, vec![done(said(""), DoneReason::Load)]), [begun, finish("load")]);
+    assert_eq!(streamed(false, vec![]), [finish("stop")]);
+}
+
+#[test]
+fn thoughts_come_back_under_either_name() {
+    let turn = |key: &str| json!([{"role": "assistant", "content": "x", key: "hm"}]);
+    for key in ["reasoning", "reasoning_content"] {
+        assert_eq!(messages(turn(key)).unwrap()[0]["thinking"], "hm");
+    }
+}
+
+#[test]
+fn calls_without_content_are_a_turn() {
+    let call = json!({"id": "c", "function": {"name": "f", "arguments": "{}"}});
+    for content in [Value::Null, json!([]), json!("")] {
+        let told =
+            messages(json!([{"role": "assistant", "content": content, "tool_calls": [call]}])).unwrap();
+        assert_eq!(told[0]["tool_calls"][0]["function"]["name"], "f");
+    }
+}
+
+#[test]
+fn developers_are_the_system() {
+    let told = messages(json!([{"role": "Developer", "content": "x"}])).unwrap();
+    assert_eq!(told, json!([{"role": "system", "content": "x"}]));
 }
 
 #[test]
@@ -270,14 +288,14 @@ fn probabilities_travel_with_the_content() {
 
 #[test]
 fn one_answer_holds_everything() {
-    let mut response = done(called("weather"), DoneReason::Stop);
+    let mut response = done(called("weather", json!({"city": "Oslo"})), DoneReason::Stop);
     response.message.thinking = Some("hm".into());
-    let completion = ChatCompletion::new("chatcmpl-1".into(), 7, response);
+    let completion = ChatCompletion::new(&header(false), response);
     let expected = json!({
         "id": "chatcmpl-1", "object": "chat.completion", "created": 7, "model": "m", "system_fingerprint": "fp_ollama",
         "choices": [{"index": 0, "finish_reason": "tool_calls", "message": {
-            "role": "assistant", "content": "", "reasoning": "hm",
-            "tool_calls": [{"id": "c1", "index": 0, "type": "function",
+            "role": "assistant", "content": "", "reasoning": "hm", "reasoning_content": "hm",
+            "tool_calls": [{"id": "call_1", "index": 0, "type": "function",
                 "function": {"name": "weather", "arguments": "{\"city\":\"Oslo\"}"}}]}}],
         "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
     });
@@ -292,6 +310,9 @@ fn embeddings_are_asked_for_as_text() {
         (request.input.0, request.dimensions, format),
         (vec![String::new()], Some(8), EncodingFormat::Float)
     );
+    let (request, _) = embed(json!({"input": "a", "keep_alive": 0, "num_ctx": 64})).unwrap();
+    assert_eq!(request.keep_alive, Some(KeepAlive::ZERO));
+    assert_eq!(Value::from(request.options.unwrap()), json!({"num_ctx": 64}));
     let (request, format) = embed(json!({"input": ["a", "b"], "encoding_format": "BASE64"})).unwrap();
     assert_eq!((request.input.0.len(), request.dimensions, format), (2, None, EncodingFormat::Base64));
     for (body, message) in [
@@ -342,5 +363,74 @@ fn errors_come_in_their_envelope() {
     ] {
         let body = serde_json::to_value(ErrorBody::from(&Error::new(code, "no"))).unwrap();
         assert_eq!(body, json!({"error": {"message": "no", "type": kind, "param": null, "code": null}}));
+    }
+}
+
+/// Every field with values that make sense and some that nearly do.
+fn fields() -> Value {
+    let image = json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAEC"}});
+    let call = json!({"id": "c", "function": {"name": "f", "arguments": "{\"a\":1}"}});
+    json!({
+        "model": ["m"],
+        "messages": [
+            [{"role": "user", "content": "hi"}],
+            [{"role": "user", "content": [{"type": "text", "text": "x"}, image]}],
+            [{"role": "assistant", "content": null, "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c", "content": "x"}],
+            [{"role": "assistant", "content": [], "tool_calls": [{"function": {"arguments": "["}}]}],
+            []
+        ],
+        "stream": [true],
+        "stream_options": [{"include_usage": true}],
+        "max_tokens": [5],
+        "max_completion_tokens": [5],
+        "seed": [7],
+        "stop": ["a", ["b", 1], 5],
+        "temperature": [0.5],
+        "frequency_penalty": [1],
+        "presence_penalty": [1],
+        "top_p": [0.5],
+        "response_format": [{"type": "json_object"}, {"type": "json_schema", "json_schema": {"schema": {}}}],
+        "tools": [[{"type": "function", "function": {"name": "f"}}]],
+        "reasoning": [{"effort": "low"}],
+        "reasoning_effort": ["high", "huge"],
+        "logprobs": [true],
+        "top_logprobs": [5],
+        "keep_alive": ["5m"],
+        "num_ctx": [64]
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_is_accepted_is_a_valid_chat(body in any_request(fields())) {
+        let accepted = from_slice::<ChatCompletionRequest>(body.to_string().as_bytes());
+        if let Ok(mut chat) = accepted.and_then(ChatCompletionRequest::into_chat) {
+            // What a tool is, the client says.
+            chat.tools.clear();
+            assert_valid(&chat);
+        }
+    }
+
+    #[test]
+    fn what_is_embedded_is_text(body in any_request(json!({
+        "model": ["m"], "input": ["a", ["a", "b"], [], [1]], "dimensions": [8, -1], "encoding_format": ["base64", "x"]
+    }))) {
+        if let Ok((embed, _)) = from_slice::<EmbeddingRequest>(body.to_string().as_bytes()).and_then(EmbeddingRequest::into_embed) {
+            prop_assert!(!embed.input.0.is_empty());
+        }
+    }
+
+    #[test]
+    fn every_stream_ends_as_clients_expect(parts in any_stream(), include_usage: bool) {
+        let is_broken = parts.iter().take_while(|part| !part.as_ref().is_ok_and(|part| part.done)).any(Result::is_err);
+        let mut frames = frames(stream(include_usage), parts);
+        prop_assert_eq!(frames.pop().map(|(_, data)| data), Some(json!("[DONE]")));
+        let is_finish = |(_, data): &&(String, Value)| data["choices"][0]["finish_reason"].is_string();
+        prop_assert_eq!(frames.iter().filter(is_finish).count(), usize::from(!is_broken));
+        let last = &frames.last().unwrap().1;
+        prop_assert_eq!(last["error"].is_object(), is_broken);
+        prop_assert_eq!(last["usage"].is_object(), include_usage && !is_broken);
+        let roles = frames.iter().filter(|(_, data)| data["choices"][0]["delta"]["role"] == "assistant");
+        prop_assert!(roles.count() <= 1);
     }
 }

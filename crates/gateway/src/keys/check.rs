@@ -20,7 +20,9 @@ use percent_encoding::percent_decode_str;
 
 use super::{Keys, Owner};
 use crate::body;
-use crate::respond::{Native, OpenAi};
+use crate::call::Call;
+use crate::ids;
+use crate::respond::{Anthropic, Native, OpenAi};
 
 const API_KEY: &str = "x-api-key";
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"caravan\"");
@@ -97,6 +99,11 @@ async fn refuse(request: Request) -> Response {
     discard(body).await;
     let error = Error::new(Code::Unauthorized, MESSAGE);
     let mut response = match parts.uri.path() {
+        "/v1/messages" => {
+            let request_id =
+                parts.extensions.get::<Call>().map(|call| ids::long("req_", call)).unwrap_or_default();
+            Anthropic { error, request_id }.into_response()
+        }
         path if path.starts_with("/v1/") => OpenAi(error).into_response(),
         _ => Native(error).into_response(),
     };

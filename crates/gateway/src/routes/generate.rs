@@ -28,7 +28,12 @@ pub async fn generate(
     Ok(answer.respond(streams, join).await?)
 }
 
-async fn answer(app: &Arc<App>, call: &Call, request: GenerateRequest) -> Result<Answer<GenerateResponse>> {
+/// Also what the OpenAI route translates.
+pub async fn answer(
+    app: &Arc<App>,
+    call: &Call,
+    request: GenerateRequest,
+) -> Result<Answer<GenerateResponse>> {
     let model = resolve::model(app, &request.model, Wording::Generate).await?;
     let asked = request.model.clone();
     if request.prompt.is_empty() && request.keep_alive == Some(KeepAlive::ZERO) {
@@ -92,7 +97,7 @@ fn tell(teller: &Teller, chunk: GenerateChunk) -> Option<GenerateResponse> {
 }
 
 /// The whole answer is the last part with the text of all.
-fn join(whole: &mut GenerateResponse, part: GenerateResponse) {
+pub fn join(whole: &mut GenerateResponse, part: GenerateResponse) {
     let GenerateResponse { mut response, mut thinking, mut tool_calls, mut logprobs, .. } =
         std::mem::replace(whole, part);
     response.push_str(&whole.response);

@@ -5,48 +5,66 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::Result;
 use api::openai::{
-    ChatCompletion, ChatCompletionRequest, EmbeddingList, EmbeddingRequest, Model, ModelList, Stream,
+    self, ChatCompletion, ChatCompletionRequest, Completion, CompletionRequest, CompletionStream,
+    EmbeddingList, EmbeddingRequest, Header, Model, ModelList, ResponseStream, ResponsesRequest, Stream,
+    StreamOptions,
 };
 use axum::Extension;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 
-use crate::answer::{self, Answer};
 use crate::app::App;
 use crate::call::Call;
-use crate::frames;
 use crate::resolve::{self, Wording};
 use crate::respond::{self, OpenAi};
-use crate::routes::{chat, embed};
+use crate::routes::{chat, embed, generate};
+use crate::{answer, ids};
 
-/// What these routes say to a body of none, unlike the native ones.
-const EOF: &str = "EOF";
 /// Ollama draws its ids from as many; clients only ever compare them.
-const IDS: u32 = 999;
+const IDS: u64 = 999;
+const RESPONSE_IDS: u64 = 999_999;
 
 pub async fn chat_completions(
     State(app): State<Arc<App>>,
     Extension(call): Extension<Call>,
     request: Request,
 ) -> Result<Response, OpenAi> {
-    let request: ChatCompletionRequest = app.read(request, EOF).await?;
+    let request: ChatCompletionRequest = app.read_translated(request).await?;
     let streams = request.stream && !request.debug_render_only;
-    let include_usage = request.include_usage();
-    let id = format!("chatcmpl-{}", rand::random_range(0..IDS));
-    let created = unix_seconds(SystemTime::now());
-    let (parts, route) = match chat::answer(&app, &call, request.into_chat()?).await? {
-        Answer::Whole(whole) => (frames::ready(vec![Ok(whole)]), None),
-        Answer::Parts { parts, route } => (parts, Some(route)),
-    };
-    let mut response = if streams {
-        frames::events(parts, Stream::new(id, created, include_usage)).await?
-    } else {
-        respond::openai(&ChatCompletion::new(id, created, frames::fold(parts, chat::join).await?))
-    };
-    if let Some(route) = route {
-        answer::tell_route(&mut response, &route);
-    }
-    Ok(response)
+    let header = header("chatcmpl-", &call, &request.model, request.stream_options);
+    let answer = chat::answer(&app, &call, request.into_chat()?).await?;
+    let translation = streams.then(|| Stream::new(header.clone()));
+    let tell = |whole| Ok(respond::foreign(&ChatCompletion::new(&header, whole)));
+    Ok(answer.translate(translation, chat::join, tell).await?)
+}
+
+pub async fn completions(
+    State(app): State<Arc<App>>,
+    Extension(call): Extension<Call>,
+    request: Request,
+) -> Result<Response, OpenAi> {
+    let request: CompletionRequest = app.read_translated(request).await?;
+    let streams = request.stream && !request.debug_render_only;
+    let header = header("cmpl-", &call, &request.model, request.stream_options);
+    let answer = generate::answer(&app, &call, request.into_generate()?).await?;
+    let translation = streams.then(|| CompletionStream::new(header.clone()));
+    let tell = |whole| Ok(respond::foreign(&Completion::new(&header, whole)));
+    Ok(answer.translate(translation, generate::join, tell).await?)
+}
+
+pub async fn responses(
+    State(app): State<Arc<App>>,
+    Extension(call): Extension<Call>,
+    request: Request,
+) -> Result<Response, OpenAi> {
+    let request: ResponsesRequest = app.read_translated(request).await?;
+    let id = ids::short("resp_", &call, RESPONSE_IDS);
+    let answer = chat::answer(&app, &call, request.to_chat()?).await?;
+    let begun = openai::Response::begun(id, now(), &request);
+    let searches = request.wants_web_search();
+    let translation = request.stream.then(|| ResponseStream::new(begun.clone(), searches));
+    let tell = |whole| Ok(respond::foreign(&begun.answered(whole, searches, now())?));
+    Ok(answer.translate(translation, chat::join, tell).await?)
 }
 
 pub async fn embeddings(
@@ -54,10 +72,10 @@ pub async fn embeddings(
     Extension(call): Extension<Call>,
     request: Request,
 ) -> Result<Response, OpenAi> {
-    let request: EmbeddingRequest = app.read(request, EOF).await?;
+    let request: EmbeddingRequest = app.read_translated(request).await?;
     let (request, format) = request.into_embed()?;
     let (response, route) = embed::answer(&app, &call, request).await?;
-    let mut response = respond::openai(&EmbeddingList::new(response, format));
+    let mut response = respond::foreign(&EmbeddingList::new(response, format));
     answer::tell_route(&mut response, &route);
     Ok(response)
 }
@@ -65,16 +83,29 @@ pub async fn embeddings(
 pub async fn models(State(app): State<Arc<App>>) -> Result<Response, OpenAi> {
     let models = app.store.list().await?;
     let rows = models.iter().map(|model| row(model.name.shortest(), model));
-    Ok(respond::openai(&ModelList::from(rows.collect::<Vec<_>>())))
+    Ok(respond::foreign(&ModelList::from(rows.collect::<Vec<_>>())))
 }
 
 pub async fn model(State(app): State<Arc<App>>, Path(asked): Path<String>) -> Result<Response, OpenAi> {
     let model = resolve::model(&app, &asked, Wording::Show).await?;
-    Ok(respond::openai(&row(asked, &model)))
+    Ok(respond::foreign(&row(asked, &model)))
+}
+
+fn header(prefix: &str, call: &Call, model: &str, options: Option<StreamOptions>) -> Header {
+    Header {
+        id: ids::short(prefix, call, IDS),
+        created: now(),
+        model: model.to_owned(),
+        include_usage: options.is_some_and(|options| options.include_usage),
+    }
 }
 
 fn row(id: String, model: &store::Model) -> Model {
     Model::new(id, unix_seconds(model.modified_at), model.name.namespace.clone())
+}
+
+fn now() -> i64 {
+    unix_seconds(SystemTime::now())
 }
 
 fn unix_seconds(time: SystemTime) -> i64 {

@@ -6,15 +6,18 @@
 mod fake;
 mod rig;
 
+mod anthropic;
 mod bad_input;
 mod cancel;
 mod chat;
 mod embed;
+mod foreign;
 mod generate;
 mod load;
 mod models;
 mod openai;
 mod queue;
+mod responses;
 mod resume;
 mod stress;
 mod transport;
