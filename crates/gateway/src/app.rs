@@ -30,9 +30,10 @@ impl App {
         body::read(&parts.headers, body, self.config.max_body_bytes, when_empty).await
     }
 
-    /// The same on a route that stands for another API, which has its own text for a body of none.
+    /// The same on a route that stands for another API: the body may be packed, and one of none is told otherwise.
     pub async fn read_translated<T: DeserializeOwned>(&self, request: Request) -> Result<T> {
-        self.read(request, "EOF").await
+        let (parts, body) = request.into_parts();
+        body::read_packed(&parts.headers, body, self.config.max_body_bytes, "EOF").await
     }
 
     pub fn circumstances<'a>(&self, call: &'a Call) -> Circumstances<'a> {

@@ -7,6 +7,8 @@ use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
+use crate::packed;
+
 /// Reads a JSON body of at most `limit` bytes; `when_empty` is the text for a body of none.
 pub async fn read<T: DeserializeOwned>(
     headers: &HeaderMap,
@@ -14,11 +16,29 @@ pub async fn read<T: DeserializeOwned>(
     limit: usize,
     when_empty: &'static str,
 ) -> Result<T> {
+    decode(&collect(headers, body, limit).await?, when_empty)
+}
+
+/// The same for a body that may be packed.
+pub async fn read_packed<T: DeserializeOwned>(
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+    when_empty: &'static str,
+) -> Result<T> {
     let bytes = collect(headers, body, limit).await?;
+    if packed::is_packed(headers) {
+        decode(&packed::unpack(bytes).await?, when_empty)
+    } else {
+        decode(&bytes, when_empty)
+    }
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8], when_empty: &'static str) -> Result<T> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(Error::invalid(when_empty));
     }
-    gojson::from_slice(&bytes)
+    gojson::from_slice(bytes)
 }
 
 async fn collect(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes> {

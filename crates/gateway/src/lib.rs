@@ -25,6 +25,7 @@ mod gateway;
 mod guard;
 mod ids;
 mod keys;
+mod packed;
 mod resolve;
 mod respond;
 mod resume;

@@ -14,7 +14,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::app::App;
 use crate::guard::{self, Guard};
 use crate::keys;
-use crate::routes::{anthropic, blobs, chat, create, embed, generate, manage, openai, status};
+use crate::routes::{anthropic, audio, blobs, chat, create, embed, generate, manage, openai, status};
 use crate::{call, respond};
 
 type Methods = MethodRouter<Arc<App>>;
@@ -68,6 +68,7 @@ fn native(router: Router<Arc<App>>) -> Router<Arc<App>> {
 fn openai_routes(router: Router<Arc<App>>) -> Router<Arc<App>> {
     router
         .route("/v1/responses", only("POST", Methods::new().on(POST, openai::responses)))
+        .route("/v1/audio/transcriptions", only("POST", Methods::new().on(POST, audio::transcriptions)))
         .route("/v1/messages", only("POST", Methods::new().on(POST, anthropic::messages)))
         .route("/v1/chat/completions", only("POST", Methods::new().on(POST, openai::chat_completions)))
         .route("/v1/completions", only("POST", Methods::new().on(POST, openai::completions)))

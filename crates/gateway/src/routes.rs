@@ -2,6 +2,7 @@
 //! none writes a status number.
 
 pub mod anthropic;
+pub mod audio;
 pub mod blobs;
 pub mod chat;
 pub mod create;
