@@ -54,7 +54,7 @@ pub struct Plan {
 
 impl Cluster {
     /// One `caravan serve` on a free port.
-    pub async fn serve(environment: &[(&'static str, String)]) -> Result<Cluster> {
+    pub async fn serve(environment: &[(&str, String)]) -> Result<Cluster> {
         let folder = TempDir::new()?;
         let mut cluster = Cluster { etcd: None, workers: Vec::new(), gateways: Vec::new(), folder };
         let process = cluster.start("serve", "serve", environment).await?;
@@ -96,7 +96,7 @@ impl Cluster {
         Ok(number)
     }
 
-    async fn start(&self, role: &str, id: &str, environment: &[(&'static str, String)]) -> Result<Process> {
+    async fn start(&self, role: &str, id: &str, environment: &[(&str, String)]) -> Result<Process> {
         let folder = self.folder.path().to_str().context("the folder has a plain name")?;
         let mut all = vec![
             ("HOME", folder),

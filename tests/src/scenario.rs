@@ -27,6 +27,9 @@ pub struct File {
     /// The lines of the file of API keys of the server; none = it asks for no key. Only our own server has keys.
     #[serde(default)]
     pub keys: Vec<String>,
+    /// Variables of the server's environment; then, too, only our own server is asked.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
     pub scenarios: Vec<Scenario>,
 }
 
@@ -36,6 +39,13 @@ pub enum Engine {
     #[default]
     Candle,
     Scripted,
+}
+
+impl File {
+    /// Whether any server can be asked as it was started.
+    pub fn is_for_all(&self) -> bool {
+        self.engine == Engine::Candle && self.keys.is_empty() && self.environment.is_empty()
+    }
 }
 
 /// One promise.

@@ -63,9 +63,9 @@ fn rows_that_say_not_yet_become_fewer() {
 }
 
 /// `01: a sentence` for every scenario.
-fn scenarios() -> BTreeSet<String> {
+fn scenarios() -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-    let mut found = BTreeSet::new();
+    let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
@@ -74,6 +74,13 @@ fn scenarios() -> BTreeSet<String> {
         found.extend(scenarios.iter().map(|scenario| format!("{number}: {}", scenario.name)));
     }
     found
+}
+
+#[test]
+fn every_scenario_has_a_name_of_its_own() {
+    let mut seen = BTreeSet::new();
+    let twice: Vec<String> = scenarios().into_iter().filter(|name| !seen.insert(name.clone())).collect();
+    assert!(twice.is_empty(), "{twice:#?}");
 }
 
 #[test]

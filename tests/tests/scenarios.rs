@@ -15,7 +15,7 @@ use tests::{
 };
 
 /// All files together have at least so many scenarios: a file that is not found is not silently passed over.
-const MIN_SCENARIOS: usize = 325;
+const MIN_SCENARIOS: usize = 340;
 
 fn files() -> Vec<(PathBuf, File)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
@@ -25,10 +25,13 @@ fn files() -> Vec<(PathBuf, File)> {
     paths.into_iter().map(read).collect()
 }
 
-/// Where the scenarios are played: at one server for each engine and each list of keys, started when it is needed.
+/// What a server is started with: an engine, keys, an environment.
+type Start = (Engine, Vec<String>, BTreeMap<String, String>);
+
+/// Where the scenarios are played: at one server for each way to start one, started when it is needed.
 struct Stage {
     foreign: Option<String>,
-    own: BTreeMap<(Engine, Vec<String>), Cluster>,
+    own: BTreeMap<Start, Cluster>,
     folder: TempDir,
 }
 
@@ -39,13 +42,13 @@ impl Stage {
         Stage { foreign, own: BTreeMap::new(), folder: TempDir::new().unwrap() }
     }
 
-    /// The base address for a file; `None` where the foreign server has no such engine, or no keys.
+    /// The base address for a file; `None` where the foreign server was not started for it.
     async fn base(&mut self, file: &File) -> Option<String> {
         if let Some(foreign) = &self.foreign {
-            return Some(foreign.clone()).filter(|_| file.engine == Engine::Candle && file.keys.is_empty());
+            return Some(foreign.clone()).filter(|_| file.is_for_all());
         }
         let folder = self.folder.path();
-        let cluster = match self.own.entry((file.engine, file.keys.clone())) {
+        let cluster = match self.own.entry((file.engine, file.keys.clone(), file.environment.clone())) {
             Entry::Occupied(occupied) => occupied.into_mut(),
             Entry::Vacant(vacant) => vacant.insert(start(file, folder).await),
         };
@@ -56,6 +59,7 @@ impl Stage {
 async fn start(file: &File, folder: &Path) -> Cluster {
     let engine = if file.engine == Engine::Candle { "candle" } else { "scripted" };
     let mut environment = vec![("CARAVAN_ENGINE", engine.to_owned())];
+    environment.extend(file.environment.iter().map(|(name, value)| (name.as_str(), value.clone())));
     if file.keys.is_empty() {
         let cluster = Cluster::serve(&environment).await.unwrap();
         prepare(&cluster.base(0).unwrap()).await;
