@@ -18,6 +18,8 @@ pub enum Code {
     MethodNotAllowed,
     /// A body above its bound.
     TooLarge,
+    /// A body that comes too slowly.
+    TooSlow,
     /// The caller left before the answer.
     Canceled,
     /// Every slot of the replica runs a sequence. The gateway tries elsewhere or waits; no client sees it.
@@ -39,13 +41,14 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Code; 15] = [
+    pub const ALL: [Code; 16] = [
         Code::Invalid,
         Code::Unauthorized,
         Code::Forbidden,
         Code::NotFound,
         Code::MethodNotAllowed,
         Code::TooLarge,
+        Code::TooSlow,
         Code::Canceled,
         Code::Busy,
         Code::NotLoaded,
@@ -65,6 +68,7 @@ impl Code {
             Code::Forbidden => 403,
             Code::NotFound => 404,
             Code::MethodNotAllowed => 405,
+            Code::TooSlow => 408,
             Code::TooLarge => 413,
             Code::Canceled => 499,
             Code::Internal | Code::OutOfMemory => 500,
@@ -87,6 +91,7 @@ impl Code {
             Code::NotFound => "not_found",
             Code::MethodNotAllowed => "method_not_allowed",
             Code::TooLarge => "too_large",
+            Code::TooSlow => "too_slow",
             Code::Canceled => "canceled",
             Code::Busy => "busy",
             Code::NotLoaded => "not_loaded",
@@ -120,6 +125,14 @@ impl Error {
 
     pub fn invalid(message: impl Into<String>) -> Error {
         Error::new(Code::Invalid, message)
+    }
+
+    pub fn unauthorized(message: impl Into<String>) -> Error {
+        Error::new(Code::Unauthorized, message)
+    }
+
+    pub fn forbidden(message: impl Into<String>) -> Error {
+        Error::new(Code::Forbidden, message)
     }
 
     pub fn not_found(message: impl Into<String>) -> Error {

@@ -23,6 +23,11 @@ pub const OLLAMA_VERSION: &str = "0.33.0";
 /// Ollama's text for a full queue, byte for byte (two spaces).
 pub const QUEUE_FULL: &str = "server busy, please try again.  maximum pending requests exceeded";
 
+/// What Go's `omitempty` leaves out.
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
 /// The texts of a list that holds nothing else.
 fn texts(items: Vec<serde_json::Value>) -> Option<Vec<String>> {
     let text = |item| match item {

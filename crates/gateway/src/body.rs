@@ -2,12 +2,15 @@
 
 use api::{Code, Error, Result, gojson};
 use axum::body::Body;
-use bytes::Bytes;
 use http::{HeaderMap, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
+use crate::intake::{self, Intake};
 use crate::packed;
+
+/// A body that is at most so many times too long is read to its end before it is refused, for clients that write all
+/// before they read. A longer one is refused unread.
+const TIMES_DISCARDED: usize = 2;
 
 /// Reads a JSON body of at most `limit` bytes; `when_empty` is the text for a body of none.
 pub async fn read<T: DeserializeOwned>(
@@ -41,31 +44,26 @@ fn decode<T: DeserializeOwned>(bytes: &[u8], when_empty: &'static str) -> Result
     gojson::from_slice(bytes)
 }
 
-async fn collect(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes> {
+async fn collect(headers: &HeaderMap, body: Body, limit: usize) -> Result<Vec<u8>> {
+    let mut intake = Intake::new(body, intake::JSON);
     let declared =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if let Some(length) = declared
         && length > limit as u64
     {
-        discard(body, 2 * limit).await;
+        if length <= (TIMES_DISCARDED * limit) as u64 {
+            intake.discard(TIMES_DISCARDED * limit).await;
+        }
         return Err(too_large(limit, &length.to_string()));
     }
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large(limit, "more")),
-        Err(error) => Err(Error::new(Code::Canceled, format!("read the request body: {error}"))),
+    let mut bytes = Vec::new();
+    while let Some(more) = intake.next().await? {
+        if more.len() > limit - bytes.len() {
+            return Err(too_large(limit, "more"));
+        }
+        bytes.extend_from_slice(&more);
     }
-}
-
-/// Reads what a client still sends, without keeping it: one that writes before it reads would see a broken connection
-/// instead of the answer. At most `limit` bytes, so that nobody can make us read for ever.
-pub async fn discard(mut body: Body, limit: usize) {
-    let mut left = limit;
-    while let Some(Ok(frame)) = body.frame().await {
-        let length = frame.data_ref().map_or(0, Bytes::len);
-        let Some(rest) = left.checked_sub(length) else { return };
-        left = rest;
-    }
+    Ok(bytes)
 }
 
 fn too_large(limit: usize, got: &str) -> Error {

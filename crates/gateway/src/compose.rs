@@ -1,6 +1,7 @@
 //! From a client's request and a stored model to what a worker runs: options, capabilities, messages
 //! (reference: api.md sections 1 to 3). Pure but for the seed that it draws.
 
+use api::gojson::quote;
 use api::ollama::{ChatRequest, GenerateRequest, Message, Think};
 use api::options::RunOptions;
 use api::{Error, KeepAlive, Options, Result};
@@ -128,15 +129,11 @@ pub fn check_generate(model: &Model, request: &GenerateRequest) -> Result<()> {
     {
         return Err(Error::invalid("raw mode does not support template, system, or context"));
     }
-    if !request.suffix.is_empty() {
-        require(model, "insert")?;
-    }
+    require(model, &[("insert", !request.suffix.is_empty())])?;
     if !model.can("completion") {
-        return Err(Error::invalid(format!("{:?} does not support generate", request.model)));
+        return Err(Error::invalid(format!("{} does not support generate", quote(&request.model))));
     }
-    if !request.images.is_empty() {
-        require(model, "vision")?;
-    }
+    require(model, &[("vision", !request.images.is_empty())])?;
     think(model, &request.model, request.think.as_ref()).map(drop)
 }
 
@@ -144,14 +141,10 @@ pub fn check_generate(model: &Model, request: &GenerateRequest) -> Result<()> {
 pub fn check_chat(model: &Model, request: &ChatRequest) -> Result<()> {
     top_logprobs(request.top_logprobs)?;
     if !model.can("completion") {
-        return Err(Error::invalid(format!("{:?} does not support chat", request.model)));
+        return Err(Error::invalid(format!("{} does not support chat", quote(&request.model))));
     }
-    if !request.tools.is_empty() {
-        require(model, "tools")?;
-    }
-    if request.messages.iter().any(|message| !message.images.is_empty()) {
-        require(model, "vision")?;
-    }
+    let sees = request.messages.iter().any(|message| !message.images.is_empty());
+    require(model, &[("tools", !request.tools.is_empty()), ("vision", sees)])?;
     think(model, &request.model, request.think.as_ref()).map(drop)
 }
 
@@ -159,11 +152,14 @@ pub fn keep_alive_ns(keep_alive: KeepAlive) -> i64 {
     if keep_alive == KeepAlive::FOREVER { -1 } else { keep_alive.nanos() }
 }
 
-fn require(model: &Model, capability: &str) -> Result<()> {
-    if model.can(capability) {
+/// Each capability, and whether the request needs it. All that are missing are told at once, as Ollama does.
+fn require(model: &Model, needs: &[(&str, bool)]) -> Result<()> {
+    let missing = needs.iter().filter(|(capability, is_needed)| *is_needed && !model.can(capability));
+    let missing: Vec<&str> = missing.map(|(capability, _)| *capability).collect();
+    if missing.is_empty() {
         return Ok(());
     }
-    Err(Error::invalid(format!("{} does not support {capability}", model.name.full())))
+    Err(Error::invalid(format!("{} does not support {}", model.name.full(), missing.join("\n"))))
 }
 
 /// Defaults, then the Modelfile's parameters, then the request's options.
@@ -183,7 +179,7 @@ fn effective_options(model: &Model, request: Option<&Map<String, Value>>) -> Res
 fn think(model: &Model, asked: &str, think: Option<&Think>) -> Result<Option<v1::Think>> {
     match think {
         Some(think) if think.is_on() && !model.can("thinking") => {
-            Err(Error::invalid(format!("{asked:?} does not support thinking")))
+            Err(Error::invalid(format!("{} does not support thinking", quote(asked))))
         }
         Some(Think::Level(level)) => Ok(Some(v1::Think { on: true, level: level.clone() })),
         Some(Think::Bool(on)) => Ok(Some(v1::Think { on: *on, level: String::new() })),

@@ -24,6 +24,7 @@ mod frames;
 mod gateway;
 mod guard;
 mod ids;
+mod intake;
 mod keys;
 mod packed;
 mod resolve;

@@ -44,12 +44,15 @@ pub async fn model(app: &App, asked: &str, wording: Wording) -> Result<Arc<Model
             _ => Error::invalid(REQUIRED),
         });
     }
-    let name = name(asked).map_err(|error| match (error.code, wording) {
-        (Code::Forbidden, Wording::Show) => Error::new(Code::Forbidden, NO_CLOUD_DETAILS),
+    let no_cloud = if wording == Wording::Show { NO_CLOUD_DETAILS } else { NO_CLOUD };
+    let name = name(asked).map_err(|error| match error.code {
+        Code::Forbidden => Error::forbidden(no_cloud),
         _ => error,
     })?;
     match app.store.get(&name).await {
         Err(store::Error::NotFound(_)) => {}
+        // A stub: its weights are in the cloud.
+        Ok(model) if model.config.remote().is_some() => return Err(Error::forbidden(no_cloud)),
         outcome => return Ok(outcome?),
     }
     if wording != Wording::Show && scripted::is_there(&app.registry.view()) {
@@ -66,9 +69,16 @@ pub async fn model(app: &App, asked: &str, wording: Wording) -> Result<Arc<Model
 pub fn name(asked: &str) -> Result<Name> {
     let (base, source) = split_source(asked)?;
     if source == Some(Source::Cloud) {
-        return Err(Error::new(Code::Forbidden, NO_CLOUD));
+        return Err(Error::forbidden(NO_CLOUD));
     }
     Ok(Name::parse(base)?)
+}
+
+/// A name of this store, for what changes it: `:local` says nothing new here, and stubs of the cloud can be copied
+/// and deleted like any other.
+pub fn stored(asked: &str) -> store::Result<Name> {
+    let (base, source) = strip_source(asked.trim());
+    Name::parse(if source == Some(Source::Local) { base } else { asked.trim() })
 }
 
 fn split_source(asked: &str) -> Result<(&str, Option<Source>)> {

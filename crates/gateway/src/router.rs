@@ -14,7 +14,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::app::App;
 use crate::guard::{self, Guard};
 use crate::keys;
-use crate::routes::{anthropic, audio, blobs, chat, create, embed, generate, manage, openai, status};
+use crate::routes::{anthropic, audio, blobs, chat, cloud, create, embed, generate, manage, openai, status};
 use crate::{call, respond};
 
 type Methods = MethodRouter<Arc<App>>;
@@ -26,7 +26,8 @@ const DELETE: MethodFilter = MethodFilter::DELETE;
 
 /// All routes, ready to serve. The paths are forgiving: `//api/tags/` is `/api/tags`, and so is `/k/KEY/api/tags`.
 pub fn router(app: Arc<App>, guard: Guard) -> Router {
-    let mut routes = native(openai_routes(Router::new())).fallback(|| async { respond::not_found() });
+    let mut routes =
+        native(cloud_routes(openai_routes(Router::new()))).fallback(|| async { respond::not_found() });
     if let Some(keys) = app.config.keys.clone() {
         routes = routes.layer(middleware::from_fn_with_state(keys, keys::check));
     }
@@ -62,6 +63,21 @@ fn native(router: Router<Arc<App>>) -> Router<Arc<App>> {
         .route("/api/chat", only("POST", Methods::new().on(POST, chat::chat)))
         .route("/api/embed", only("POST", Methods::new().on(POST, embed::embed)))
         .route("/api/embeddings", only("POST", Methods::new().on(POST, embed::embeddings)))
+}
+
+/// What Ollama has for ollama.com.
+fn cloud_routes(router: Router<Arc<App>>) -> Router<Arc<App>> {
+    router
+        .route("/api/status", only("GET", without_head(Methods::new().on(GET, cloud::status), "GET")))
+        .route("/api/me", only("POST", Methods::new().on(POST, cloud::me)))
+        .route("/api/signout", only("POST", Methods::new().on(POST, cloud::sign_out)))
+        .route("/api/user/keys/{key}", only("DELETE", Methods::new().on(DELETE, cloud::sign_out)))
+        .route("/api/experimental/web_search", only("POST", Methods::new().on(POST, cloud::web_search)))
+        .route("/api/experimental/web_fetch", only("POST", Methods::new().on(POST, cloud::web_fetch)))
+        .route(
+            "/api/experimental/model-recommendations",
+            only("GET", without_head(Methods::new().on(GET, cloud::recommendations), "GET")),
+        )
 }
 
 /// The routes of other APIs.

@@ -5,6 +5,7 @@ pub mod anthropic;
 pub mod audio;
 pub mod blobs;
 pub mod chat;
+pub mod cloud;
 pub mod create;
 pub mod embed;
 pub mod generate;

@@ -29,7 +29,7 @@ fn grpc_code(code: Code) -> Grpc {
         Code::Canceled => Grpc::Cancelled,
         Code::Busy | Code::NoPermit | Code::QueueFull | Code::OutOfMemory => Grpc::ResourceExhausted,
         Code::Unavailable => Grpc::Unavailable,
-        Code::Timeout => Grpc::DeadlineExceeded,
+        Code::TooSlow | Code::Timeout => Grpc::DeadlineExceeded,
         Code::Internal => Grpc::Internal,
     }
 }

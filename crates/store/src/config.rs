@@ -52,6 +52,13 @@ impl Config {
         }
     }
 
+    /// Where a stub's model runs: the model's name there, and the host.
+    pub fn remote(&self) -> Option<(&str, &str)> {
+        let text = |key| self.extra.get(key).and_then(Value::as_str).unwrap_or_default();
+        let (model, host) = (text("remote_model"), text("remote_host"));
+        (!model.is_empty() || !host.is_empty()).then_some((model, host))
+    }
+
     /// What a child model starts from: everything but the layer list of old manifests, which would be wrong.
     pub(crate) fn inherited(&self) -> Config {
         let mut config = self.clone();

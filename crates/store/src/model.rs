@@ -77,9 +77,12 @@ impl Model {
     /// Its row of `GET /api/tags`.
     pub fn listed(&self) -> ListedModel {
         let name = self.name.shortest();
+        let (remote_model, remote_host) = self.config.remote().unwrap_or_default();
         ListedModel {
             name: name.clone(),
             model: name,
+            remote_model: remote_model.to_owned(),
+            remote_host: remote_host.to_owned(),
             modified_at: self.modified_at_text(),
             size: self.size,
             digest: self.digest.clone(),

@@ -18,6 +18,7 @@ const NO_TEMPLATE: &str = "{{ .Prompt }}";
 pub(crate) fn show(directory: &Directory, model: &Model, request: &ShowRequest) -> Result<ShowResponse> {
     let system = if request.system.is_empty() { model.system.clone() } else { Some(request.system.clone()) };
     let file = model.weights.as_ref().and_then(|digest| open(directory, model, digest));
+    let projector = model.projector.as_ref().and_then(|digest| open(directory, model, digest));
     Ok(ShowResponse {
         license: model.licenses.join("\n"),
         modelfile: modelfile(directory, model, system.as_deref(), request.options.as_ref()),
@@ -27,9 +28,11 @@ pub(crate) fn show(directory: &Directory, model: &Model, request: &ShowRequest) 
         details: model.details.clone(),
         messages: model.messages.clone(),
         model_info: file.as_ref().map(|file| model_info(file.header(), request.verbose)).unwrap_or_default(),
+        projector_info: projector.map(|file| metadata(file.header(), request.verbose)),
         tensors: file.as_ref().map(|file| tensors(file.header())).unwrap_or_default(),
         capabilities: model.capabilities.clone(),
         modified_at: model.modified_at_text(),
+        requires: model.config.requires.clone(),
     })
 }
 
@@ -108,10 +111,17 @@ fn modelfile(
 
 /// The metadata, sorted by key. Arrays, which may hold a whole vocabulary, are `null` unless asked for.
 fn model_info(gguf: &Gguf, is_verbose: bool) -> Map<String, Value> {
-    let entries = gguf.metadata.iter().filter(|(key, _)| !SHOWN_ELSEWHERE.contains(key));
+    let mut info = metadata(gguf, is_verbose);
+    SHOWN_ELSEWHERE.iter().for_each(|key| drop(info.remove(*key)));
+    info.insert("general.parameter_count".to_owned(), gguf.parameter_count().into());
+    info.sort_keys();
+    info
+}
+
+fn metadata(gguf: &Gguf, is_verbose: bool) -> Map<String, Value> {
+    let entries = gguf.metadata.iter();
     let mut info: Map<String, Value> =
         entries.map(|(key, value)| (key.to_owned(), metadata_value(value, is_verbose))).collect();
-    info.insert("general.parameter_count".to_owned(), gguf.parameter_count().into());
     info.sort_keys();
     info
 }

@@ -44,8 +44,11 @@ impl<'de> Deserialize<'de> for Input {
 pub struct EmbedResponse {
     pub model: String,
     pub embeddings: Vec<Vec<f32>>,
+    #[serde(skip_serializing_if = "super::is_zero")]
     pub total_duration: u64,
+    #[serde(skip_serializing_if = "super::is_zero")]
     pub load_duration: u64,
+    #[serde(skip_serializing_if = "super::is_zero")]
     pub prompt_eval_count: u64,
 }
 

@@ -32,6 +32,11 @@ pub struct ListResponse {
 pub struct ListedModel {
     pub name: String,
     pub model: String,
+    /// What a stub of the cloud stands for, and where.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub remote_model: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub remote_host: String,
     pub modified_at: String,
     pub size: u64,
     pub digest: String,
@@ -89,11 +94,15 @@ pub struct ShowResponse {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<Message>,
     pub model_info: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub projector_info: Option<Map<String, Value>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tensors: Vec<TensorSummary>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub capabilities: Vec<String>,
     pub modified_at: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub requires: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -178,9 +187,9 @@ pub struct Progress {
     pub status: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub digest: String,
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "super::is_zero")]
     pub total: u64,
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "super::is_zero")]
     pub completed: u64,
 }
 
@@ -188,8 +197,4 @@ impl Progress {
     pub fn status(text: impl Into<String>) -> Progress {
         Progress { status: text.into(), ..Progress::default() }
     }
-}
-
-fn is_zero(value: &u64) -> bool {
-    *value == 0
 }

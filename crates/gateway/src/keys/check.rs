@@ -19,9 +19,9 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 use percent_encoding::percent_decode_str;
 
 use super::{Keys, Owner};
-use crate::body;
 use crate::call::Call;
 use crate::ids;
+use crate::intake::{self, Intake};
 use crate::respond::{Anthropic, Native, OpenAi};
 
 const API_KEY: &str = "x-api-key";
@@ -113,7 +113,9 @@ async fn refuse(request: Request) -> Response {
 
 async fn discard(body: Body) {
     // Whether it came to an end or not, the answer is the same.
-    let _ = tokio::time::timeout(LONGEST_DISCARD, body::discard(body, MAX_DISCARDED_BYTES)).await;
+    let _ =
+        tokio::time::timeout(LONGEST_DISCARD, Intake::new(body, intake::JSON).discard(MAX_DISCARDED_BYTES))
+            .await;
 }
 
 #[cfg(test)]

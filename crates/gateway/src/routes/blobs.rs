@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use api::{Code, Error, Result};
+use api::{Error, Result};
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use http_body_util::BodyExt;
 use store::Digest;
 
 use crate::app::App;
+use crate::intake::{self, Intake};
 use crate::respond::{self, Native};
 
 pub async fn exists(State(app): State<Arc<App>>, Path(digest): Path<String>) -> Result<Response, Native> {
@@ -25,18 +25,16 @@ pub async fn exists(State(app): State<Arc<App>>, Path(digest): Path<String>) -> 
 pub async fn upload(
     State(app): State<Arc<App>>,
     Path(digest): Path<String>,
-    mut body: Body,
+    body: Body,
 ) -> Result<Response, Native> {
     let digest = Digest::parse(&digest)?;
     if app.store.has_blob(&digest).await {
         return Ok(respond::empty());
     }
     let mut upload = app.store.upload(digest).await?;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Error::new(Code::Canceled, format!("read the blob: {error}")))?;
-        if let Ok(bytes) = frame.into_data() {
-            upload.write(bytes).await?;
-        }
+    let mut intake = Intake::new(body, intake::BLOB);
+    while let Some(bytes) = intake.next().await? {
+        upload.write(bytes).await?;
     }
     let is_new = upload.commit().await?;
     Ok(if is_new { StatusCode::CREATED.into_response() } else { respond::empty() })

@@ -66,8 +66,12 @@ pub async fn answer(app: &Arc<App>, call: &Call, request: EmbedRequest) -> Resul
         dimensions: request.dimensions.and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
         normalize: true,
     };
+    let is_empty = wanted.inputs.is_empty();
     // An engine's complaint about an input is the input's fault on this route.
     let (vectors, route) = run(app, call, wanted).await?;
+    if is_empty {
+        return Ok((EmbedResponse { model: request.model, ..EmbedResponse::default() }, route));
+    }
     let response = EmbedResponse {
         model: request.model,
         embeddings: vectors.embeddings.into_iter().map(|vector| vector.values).collect(),

@@ -15,6 +15,7 @@ mod foreign;
 mod generate;
 mod load;
 mod models;
+mod native;
 mod openai;
 mod queue;
 mod responses;

@@ -116,6 +116,10 @@ impl Rig {
         rig
     }
 
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
     pub fn worker(&self) -> &Fake {
         &self.workers[0]
     }

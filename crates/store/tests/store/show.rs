@@ -158,3 +158,37 @@ async fn a_model_with_damaged_weights_can_still_be_looked_at() {
     let text = serde_json::to_value(&shown).unwrap();
     assert_eq!(text["model_info"], Value::Object(serde_json::Map::new()));
 }
+
+#[tokio::test]
+async fn a_projector_is_shown_beside_the_model() {
+    let folder = Folder::new();
+    let mut projector = writer("clip", "Eyes");
+    projector.metadata("general.type", "mmproj").unwrap();
+    projector.metadata("clip.vision.image_mean", Metadata::Array(Array::F32(vec![0.5, 0.5]))).unwrap();
+    let model = folder.upload(writer("llama", "a").to_bytes().unwrap()).await;
+    let projector = folder.upload(projector.to_bytes().unwrap()).await;
+    let files = json!({"mmproj.gguf": projector.to_string(), "model.gguf": model.to_string()});
+    folder.create(json!({"model": "a", "files": files})).await.unwrap();
+    let info = |shown: api::ollama::ShowResponse| shown.projector_info.unwrap();
+    let short = info(folder.show("a", json!({})).await);
+    assert_eq!(short["general.architecture"], "clip");
+    assert_eq!(short["general.name"], "Eyes");
+    assert_eq!(short["clip.vision.image_mean"], Value::Null);
+    let verbose = info(folder.show("a", json!({"verbose": true})).await);
+    assert_eq!(verbose["clip.vision.image_mean"], json!([0.5, 0.5]));
+    folder.model("blind", json!({})).await;
+    assert!(folder.show("blind", json!({})).await.projector_info.is_none());
+}
+
+#[tokio::test]
+async fn what_a_model_requires_is_shown() {
+    let folder = Folder::new();
+    let old = folder.model("a", json!({})).await;
+    assert_eq!(folder.show("a", json!({})).await.requires, "");
+    let config = folder.upload(r#"{"model_format":"gguf","model_family":"llama","requires":"0.14.0"}"#).await;
+    let mut manifest = old.manifest.clone();
+    manifest.config.digest = config;
+    let bytes = serde_json::to_vec(&manifest).unwrap();
+    folder.write("manifests/registry.ollama.ai/library/a/latest", bytes);
+    assert_eq!(folder.show("a", json!({})).await.requires, "0.14.0");
+}
