@@ -23,7 +23,7 @@ use self::{
 };
 use crate::{
     hash,
-    reply::{self, Tags, ToolSpec},
+    reply::{self, Offer, Tags, ToolSpec},
 };
 
 /// Builds the prompts of one replica.
@@ -166,11 +166,11 @@ impl<'a> Reading<'a> {
 
     /// The prompt is part of the seed: a fixed seed must not give the calls of different turns the same ids.
     fn tool_spec(&self, id_seed: u64) -> Option<ToolSpec> {
-        let names: Vec<String> = self.tools.iter().filter_map(conversation::tool_name).collect();
-        if names.is_empty() {
+        let offers: Vec<Offer> = self.tools.iter().filter_map(conversation::offer).collect();
+        if offers.is_empty() {
             return None;
         }
-        Some(ToolSpec { tag: self.chosen?.tool_tag(), names, id_seed })
+        Some(ToolSpec { dress: self.chosen?.dress(), offers, id_seed })
     }
 }
 

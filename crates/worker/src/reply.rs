@@ -16,7 +16,10 @@ use protocol::v1::{GenerateChunk, Logprob};
 
 use self::text::Piece;
 pub use self::text::Text;
-pub use self::{thinking::Tags, tools::Spec as ToolSpec};
+pub use self::{
+    thinking::Tags,
+    tools::{Dress, Offer, Spec as ToolSpec},
+};
 
 /// What a request wants done to its answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,7 +72,7 @@ impl Spec {
     /// Whether one of the tags is a control token of the model, which is no text unless asked for.
     fn needs_special(&self, tokenizer: &Tokenizer) -> bool {
         let thinking = self.thinking.iter().flat_map(|tags| [&tags.open, &tags.close]);
-        let mut tags = thinking.chain(self.tools.iter().map(|tools| &tools.tag));
+        let mut tags = thinking.chain(self.tools.iter().flat_map(|tools| &tools.dress.tags));
         let is_control = |token: &u32| tokenizer.piece(*token).is_empty();
         tags.any(|tag| tokenizer.encode(tag, true, false).iter().any(is_control))
     }

@@ -4,6 +4,8 @@ use api::{Code, Error};
 use protocol::v1::{Conversation, Message, ToolCall};
 use serde_json::{Map, Value};
 
+use crate::reply::Offer;
+
 pub fn messages(conversation: &Conversation, model: &str) -> Result<Vec<template::Message>, Error> {
     if conversation.messages.is_empty() {
         return Err(Error::invalid("`messages` must not be empty"));
@@ -46,8 +48,10 @@ pub fn tools(texts: &[String]) -> Result<Vec<Value>, Error> {
     texts.iter().enumerate().map(parse).collect()
 }
 
-/// The name under which a tool can be called.
-pub fn tool_name(tool: &Value) -> Option<String> {
-    let name = tool.get("function")?.get("name")?.as_str()?;
-    (!name.is_empty()).then(|| name.to_owned())
+/// What the parser of answers must know about a tool: its name, and what its arguments are.
+pub fn offer(tool: &Value) -> Option<Offer> {
+    let function = tool.get("function")?;
+    let name = function.get("name")?.as_str()?.to_owned();
+    let schema = function.get("parameters").cloned().unwrap_or_default();
+    (!name.is_empty()).then_some(Offer { name, schema })
 }

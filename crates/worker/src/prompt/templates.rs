@@ -10,6 +10,7 @@ use protocol::v1::GenerateRequest;
 use template::{Go, Jinja, Kind, Values, choose};
 
 use super::model_name;
+use crate::reply::Dress;
 
 /// The template of a model without one.
 const DEFAULT: &str = "{{ .Prompt }}";
@@ -17,8 +18,23 @@ const DEFAULT: &str = "{{ .Prompt }}";
 /// How many parsed Go templates a replica keeps: one per model that shares it, and some that requests bring.
 const MAX_PARSED: usize = 8;
 
-/// How models whose Jinja template does not say it otherwise begin a tool call, most telling first.
-const JINJA_TOOL_TAGS: [&str; 4] = ["<tool_call>", "[TOOL_CALLS]", "<|tool_call|>", "<|python_tag|>"];
+/// What a Jinja template mentions, and what its model then puts before a tool call; most telling first.
+const JINJA_TOOL_TAGS: [(&str, &str); 7] = [
+    ("<tool_call>", "<tool_call>"),
+    ("[TOOL_CALLS]", "[TOOL_CALLS]"),
+    ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁begin｜>"),
+    ("<|tool_call|>", "<|tool_call|>"),
+    // Phi 4 mini is shown its tools in one tag and answers in another.
+    ("<|tool|>", "<|tool_call|>"),
+    ("<toolcall>", "<toolcall>"),
+    ("functools[", "functools["),
+];
+
+/// Llama 3 writes bare JSON, and sometimes this before it.
+const PYTHON_TAG: &str = "<|python_tag|>";
+
+/// How a template shows that calls are tags with names in them.
+const CODER: &str = "<parameter=";
 
 /// The templates of one replica.
 #[derive(Debug)]
@@ -32,7 +48,7 @@ pub struct Templates {
 pub struct Chat {
     jinja: Jinja,
     thinking_tags: Option<(String, String)>,
-    tool_tag: String,
+    dress: Dress,
 }
 
 /// The template of one request.
@@ -100,11 +116,10 @@ impl Chat {
     fn parse(source: &str) -> Result<Arc<Chat>, Error> {
         let jinja = Jinja::parse(source).map_err(|error| template_error(&error))?;
         let thinks = source.contains("<think>") && source.contains("</think>");
-        let tool_tag = JINJA_TOOL_TAGS.into_iter().find(|tag| source.contains(tag)).unwrap_or("{");
         Ok(Arc::new(Chat {
             jinja,
             thinking_tags: thinks.then(|| ("<think>".to_owned(), "</think>".to_owned())),
-            tool_tag: tool_tag.to_owned(),
+            dress: jinja_dress(source),
         }))
     }
 }
@@ -127,12 +142,28 @@ impl Chosen {
         }
     }
 
-    pub fn tool_tag(&self) -> String {
+    /// How the model will write its tool calls.
+    pub fn dress(&self) -> Dress {
         match self {
-            Chosen::Go(go) => go.tool_tag(),
-            Chosen::Jinja(chat) => chat.tool_tag.clone(),
+            Chosen::Go(go) if go.source().contains(CODER) => Dress::coder(),
+            Chosen::Go(go) => with_python_tag(Dress::tagged(&go.tool_tag())),
+            Chosen::Jinja(chat) => chat.dress.clone(),
         }
     }
+}
+
+fn jinja_dress(source: &str) -> Dress {
+    if source.contains(CODER) {
+        return Dress::coder();
+    }
+    match JINJA_TOOL_TAGS.iter().find(|(mark, _)| source.contains(mark)) {
+        Some((_, tag)) => Dress::tagged(tag),
+        None => with_python_tag(Dress::tagged("{")),
+    }
+}
+
+fn with_python_tag(dress: Dress) -> Dress {
+    if dress.bare == Some('{') { Dress { tags: vec![PYTHON_TAG.to_owned()], ..dress } } else { dress }
 }
 
 /// Ollama answers 500 to a template that does not work, whoever brought it.

@@ -193,7 +193,39 @@ fn tools_reach_the_template_and_the_reader_of_the_answer() {
     let prompt = prompts(100, None).build(&request, today()).unwrap();
     assert_eq!(prompt.text, "gethi");
     let tools = prompt.reply.tools.unwrap();
-    assert_eq!((tools.tag.as_str(), &tools.names[..]), ("<tool_call>", &["get".to_owned()][..]));
+    let names: Vec<&str> = tools.offers.iter().map(|offer| offer.name.as_str()).collect();
+    assert_eq!((&tools.dress, &names[..]), (&reply::Dress::tagged("<tool_call>"), &["get"][..]));
+}
+
+#[test]
+fn how_calls_are_written_is_read_off_the_template() {
+    let dress = |prompts: Prompts, template: &str| {
+        let request = GenerateRequest { template: template.into(), ..with_tool(hello()) };
+        prompts.build(&request, today()).unwrap().reply.tools.unwrap().dress
+    };
+    let jinja = |source: &str| {
+        let template =
+            format!("{{{{ tools }}}}{{% for m in messages %}}{{{{ m.content }}}}{{% endfor %}}{source}");
+        dress(prompts(1000, Some(&template)), "")
+    };
+    let llama = reply::Dress { tags: vec!["<|python_tag|>".into()], ..reply::Dress::tagged("{") };
+    assert_eq!(jinja("<|python_tag|>"), llama);
+    assert_eq!(jinja(""), llama);
+    for tag in ["<tool_call>", "[TOOL_CALLS]", "<|tool_call|>", "<toolcall>", "functools["] {
+        assert_eq!(jinja(tag), reply::Dress::tagged(tag));
+    }
+    assert_eq!(jinja("<|tool|>"), reply::Dress::tagged("<|tool_call|>"));
+    assert_eq!(jinja("<tool_call> <function=x> <parameter=y>"), reply::Dress::coder());
+    let go = |calls: &str| {
+        dress(
+            prompts(1000, None),
+            &format!("{{{{ range .Messages }}}}{{{{ if .ToolCalls }}}}{calls}{{{{ end }}}}{{{{ end }}}}"),
+        )
+    };
+    assert_eq!(go("[{{ range .ToolCalls }}{{ end }}"), reply::Dress::tagged("["));
+    assert_eq!(go("<tool_call>{}"), reply::Dress::tagged("<tool_call>"));
+    assert_eq!(go(""), llama);
+    assert_eq!(go("<tool_call><function=x><parameter=y>"), reply::Dress::coder());
 }
 
 #[test]

@@ -15,7 +15,11 @@ fn stops(stops: &[&str]) -> Spec {
 fn everything() -> Spec {
     Spec {
         thinking: Some(Tags { open: "<think>".into(), close: "</think>".into(), inside: false }),
-        tools: Some(ToolSpec { tag: "<call>".into(), names: vec!["get".into()], id_seed: 3 }),
+        tools: Some(ToolSpec {
+            dress: Dress::tagged("<call>"),
+            offers: vec![Offer { name: "get".into(), schema: serde_json::Value::Null }],
+            id_seed: 3,
+        }),
         ..stops(&["END"])
     }
 }

@@ -1,8 +1,10 @@
 //! Finds tool calls in an answer, whatever their dress: `{"name":..,"arguments":..}`, an object under the tool's
-//! own name, or a name followed by an object, after a tag that the model's template tells.
+//! own name, a name followed by an object, or Qwen 3 Coder's tags, after what the model's template puts before calls.
 //!
-//! Only names that the request offered are recognised. What comes out does not depend on how the text was cut.
+//! Only names that the request offered are recognised. What comes out does not depend on how the text was cut. Nothing
+//! that a model said is lost: what looked like calls and held none is content in the end.
 
+mod coder;
 mod objects;
 
 use protocol::v1::ToolCall;
@@ -14,12 +16,36 @@ use super::overlap;
 /// What the parser needs to know about a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// What precedes a call in the model's answers; `{` and `[` mean that the answer is the call.
-    pub tag: String,
-    /// Names of the offered tools.
-    pub names: Vec<String>,
+    pub dress: Dress,
+    pub offers: Vec<Offer>,
     /// Ids of the calls derive from it, so that a resumed stream repeats them.
     pub id_seed: u64,
+}
+
+/// How a model writes its calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dress {
+    /// `{` or `[`: an answer that begins with it is a call.
+    pub bare: Option<char>,
+    /// Any of these precedes calls, wherever it stands.
+    pub tags: Vec<String>,
+    pub form: Form,
+}
+
+/// What comes after a tag.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    #[default]
+    Json,
+    Coder,
+}
+
+/// A tool that may be called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    pub name: String,
+    /// JSON schema of its arguments, as the client wrote it.
+    pub schema: Value,
 }
 
 /// What one push released.
@@ -34,6 +60,8 @@ pub struct Tools {
     spec: Spec,
     state: State,
     held: String,
+    /// What followed a tag and was no call, the tag included; content if no call comes after all.
+    passed_over: String,
     scanner: Scanner,
     /// How many calls were found; the index of the next.
     calls: u32,
@@ -41,7 +69,9 @@ pub struct Tools {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// No tag yet. With a bracket for a tag, only white space was seen.
+    /// Only white space was seen, and a bracket would be a call.
+    Beginning,
+    /// No tag yet.
     Looking,
     /// After the tag: text in which every balanced object may be a call. It is never content.
     Calling,
@@ -53,11 +83,53 @@ enum State {
     Content,
 }
 
+// === impl Dress ===
+
+impl Dress {
+    /// Calls after a tag, or where the tag is a bracket, answers that are a call.
+    pub fn tagged(tag: &str) -> Dress {
+        match tag {
+            "{" | "[" => Dress { bare: tag.chars().next(), ..Dress::default() },
+            tag => Dress { tags: vec![tag.to_owned()], ..Dress::default() },
+        }
+    }
+
+    pub fn coder() -> Dress {
+        // Some answers begin without the outer tag.
+        let tags = ["<tool_call>", coder::OPEN].map(str::to_owned).to_vec();
+        Dress { tags, form: Form::Coder, ..Dress::default() }
+    }
+}
+
+// === impl Offer ===
+
+impl Offer {
+    /// The types that an argument may have; none when the schema does not say.
+    fn types(&self, argument: &str) -> Vec<&str> {
+        let property = self.schema.get("properties").and_then(|properties| properties.get(argument));
+        let alternatives = property.and_then(|property| property.get("anyOf")).and_then(Value::as_array);
+        let all = property.into_iter().chain(alternatives.into_iter().flatten());
+        let types = all.filter_map(|one| one.get("type")).flat_map(|types| match types {
+            Value::Array(types) => types.iter().collect(),
+            one => vec![one],
+        });
+        types.filter_map(Value::as_str).collect()
+    }
+}
+
 // === impl Tools ===
 
 impl Tools {
     pub fn new(spec: Spec) -> Tools {
-        Tools { spec, state: State::Looking, held: String::new(), scanner: Scanner::default(), calls: 0 }
+        let state = if spec.dress.bare.is_some() { State::Beginning } else { State::Looking };
+        Tools {
+            spec,
+            state,
+            held: String::new(),
+            passed_over: String::new(),
+            scanner: Scanner::default(),
+            calls: 0,
+        }
     }
 
     pub fn push(&mut self, text: &str) -> Found {
@@ -74,7 +146,12 @@ impl Tools {
         match self.state {
             // Brackets that never close: what is in them may still be whole calls.
             State::Bracket => self.close_bracket(&mut found),
-            State::Looking | State::Content => found.content = std::mem::take(&mut self.held),
+            State::Beginning | State::Looking | State::Content => {
+                found.content = std::mem::take(&mut self.held);
+            }
+            State::Calling if self.calls == 0 => {
+                found.content = std::mem::take(&mut self.passed_over) + &std::mem::take(&mut self.held);
+            }
             State::Calling | State::Between => {}
         }
         found
@@ -83,9 +160,9 @@ impl Tools {
     /// True when what is held must be looked at again.
     fn advance(&mut self, found: &mut Found) -> bool {
         match self.state {
-            State::Looking if self.is_bracket() => self.look_for_bracket(),
+            State::Beginning | State::Between => self.look_for_bracket(),
             State::Looking => self.look_for_tag(found),
-            State::Calling => self.look_for_object(found),
+            State::Calling => self.look_for_call(found),
             State::Bracket => match self.scanner.next(&self.held) {
                 Some(region) => {
                     let rest = self.held.split_off(region.end);
@@ -95,16 +172,11 @@ impl Tools {
                 }
                 None => false,
             },
-            State::Between => self.look_for_bracket(),
             State::Content => {
                 found.content.push_str(&std::mem::take(&mut self.held));
                 false
             }
         }
-    }
-
-    fn is_bracket(&self) -> bool {
-        matches!(self.spec.tag.as_str(), "{" | "[")
     }
 
     /// White space is held until it is known what follows, and belongs to no content when that is a call.
@@ -115,9 +187,11 @@ impl Tools {
         if rest.is_empty() {
             return false;
         }
-        if rest.starts_with(&self.spec.tag) {
+        if self.spec.dress.bare.is_some_and(|bracket| rest.starts_with(bracket)) {
             self.scanner = Scanner::after(self.held.len() - rest.len());
             self.state = State::Bracket;
+        } else if self.state == State::Beginning && !self.spec.dress.tags.is_empty() {
+            self.state = State::Looking;
         } else {
             self.state = State::Content;
         }
@@ -125,24 +199,42 @@ impl Tools {
     }
 
     fn look_for_tag(&mut self, found: &mut Found) -> bool {
-        if let Some(at) = self.held.find(&self.spec.tag) {
+        let tags = &self.spec.dress.tags;
+        let places = tags.iter().filter_map(|tag| Some((self.held.find(tag.as_str())?, tag)));
+        // Of tags that begin together, the one that is complete: what comes out must not depend on the next piece.
+        if let Some((at, tag)) = places.min_by_key(|(at, tag)| (at + tag.len(), *at)) {
+            let length = if self.spec.dress.form == Form::Coder { 0 } else { tag.len() };
             found.content.push_str(&self.held[..at]);
-            self.held.drain(..at + self.spec.tag.len());
+            self.passed_over = self.held[at..at + length].to_owned();
+            self.held.drain(..at + length);
             self.scanner = Scanner::default();
             self.state = State::Calling;
             return true;
         }
-        let kept = self.held.split_off(self.held.len() - overlap(&self.held, &self.spec.tag));
+        let longest = tags.iter().map(|tag| overlap(&self.held, tag)).max().unwrap_or(0);
+        let kept = self.held.split_off(self.held.len() - longest);
         found.content.push_str(&std::mem::replace(&mut self.held, kept));
         false
     }
 
-    fn look_for_object(&mut self, found: &mut Found) -> bool {
-        let Some(object) = self.scanner.next(&self.held) else { return false };
-        let end = object.end;
-        let calls = calls_in(&self.held[..object.start], &self.held[object], &self.spec.names);
+    fn look_for_call(&mut self, found: &mut Found) -> bool {
+        let (calls, end) = match self.spec.dress.form {
+            Form::Json => {
+                let Some(object) = self.scanner.next(&self.held) else { return false };
+                let end = object.end;
+                (calls_in(&self.held[..object.start], &self.held[object], &self.spec.offers), end)
+            }
+            Form::Coder => {
+                let Some(call) = coder::next(&self.held) else { return false };
+                let end = call.end;
+                (Vec::from_iter(coder::read(&self.held[call], &self.spec.offers)), end)
+            }
+        };
         self.add(calls, found);
-        self.held.drain(..end);
+        let passed: String = self.held.drain(..end).collect();
+        if self.calls == 0 {
+            self.passed_over.push_str(&passed);
+        }
         self.scanner = Scanner::default();
         true
     }
@@ -156,7 +248,7 @@ impl Tools {
         let before = self.calls;
         while let Some(object) = scanner.next(&text) {
             let end = object.end;
-            let calls = calls_in(&text[done..object.start], &text[object], &self.spec.names);
+            let calls = calls_in(&text[done..object.start], &text[object], &self.spec.offers);
             self.add(calls, found);
             done = end;
         }
@@ -190,36 +282,36 @@ struct Call {
 }
 
 /// The calls that an object makes, given the text before it. None when it is no JSON or names no offered tool.
-fn calls_in(before: &str, object: &str, names: &[String]) -> Vec<Call> {
+fn calls_in(before: &str, object: &str, offers: &[Offer]) -> Vec<Call> {
     let Ok(value) = serde_json::from_str::<Value>(object) else { return Vec::new() };
     let mut calls = Vec::new();
-    collect(&value, names, &mut calls);
+    collect(&value, offers, &mut calls);
     if calls.is_empty() {
-        calls.extend(named_outside(before, object, &value, names));
+        calls.extend(named_outside(before, object, &value, offers));
     }
     calls
 }
 
 /// Objects with a `name` and arguments, or under a tool's own name, outermost first.
-fn collect(value: &Value, names: &[String], calls: &mut Vec<Call>) {
+fn collect(value: &Value, offers: &[Offer], calls: &mut Vec<Call>) {
     match value {
-        Value::Array(items) => items.iter().for_each(|item| collect(item, names, calls)),
+        Value::Array(items) => items.iter().for_each(|item| collect(item, offers, calls)),
         Value::Object(object) => {
             let before = calls.len();
             if let Some(name) =
-                object.get("name").and_then(Value::as_str).filter(|name| is_offered(names, name))
+                object.get("name").and_then(Value::as_str).filter(|name| is_offered(offers, name))
             {
                 let arguments = arguments_of(object).unwrap_or_default();
                 calls.push(Call { name: name.to_owned(), arguments });
                 return;
             }
             for (key, value) in object {
-                if let Some(arguments) = as_object(value).filter(|_| is_offered(names, key)) {
+                if let Some(arguments) = as_object(value).filter(|_| is_offered(offers, key)) {
                     calls.push(Call { name: key.clone(), arguments });
                 }
             }
             if calls.len() == before {
-                object.values().for_each(|value| collect(value, names, calls));
+                object.values().for_each(|value| collect(value, offers, calls));
             }
         }
         _ => {}
@@ -228,9 +320,10 @@ fn collect(value: &Value, names: &[String], calls: &mut Vec<Call>) {
 
 /// A name beside the object (`get_weather {"city":"Paris"}`) or somewhere in it; the earliest, of those that begin
 /// together the longest.
-fn named_outside(before: &str, object: &str, value: &Value, names: &[String]) -> Option<Call> {
+fn named_outside(before: &str, object: &str, value: &Value, offers: &[Offer]) -> Option<Call> {
     let earliest = |text: &str| {
-        let places = names.iter().filter_map(|name| Some((text.find(name.as_str())?, name)));
+        let names = offers.iter().map(|offer| &offer.name);
+        let places = names.filter_map(|name| Some((text.find(name.as_str())?, name)));
         places.min_by_key(|(at, name)| (*at, std::cmp::Reverse(name.len()))).map(|(_, name)| name.clone())
     };
     let name = earliest(before).or_else(|| earliest(object))?;
@@ -259,8 +352,8 @@ fn as_object(value: &Value) -> Option<Map<String, Value>> {
     }
 }
 
-fn is_offered(names: &[String], name: &str) -> bool {
-    names.iter().any(|offered| offered == name)
+fn is_offered(offers: &[Offer], name: &str) -> bool {
+    offers.iter().any(|offer| offer.name == name)
 }
 
 /// `call_` and eight letters or digits, the same ones whenever the same answer is generated again.

@@ -6,13 +6,14 @@ use super::*;
 
 const NAMES: [&str; 3] = ["get_weather", "get", "get_time"];
 
-fn spec(tag: &str) -> Spec {
-    Spec { tag: tag.into(), names: NAMES.map(String::from).to_vec(), id_seed: 7 }
+fn spec(dress: Dress) -> Spec {
+    let offers = NAMES.map(|name| Offer { name: name.into(), schema: Value::Null }).to_vec();
+    Spec { dress, offers, id_seed: 7 }
 }
 
 /// The content of the whole answer, and its calls as `name(arguments)`.
-fn parse<'a>(tag: &str, pieces: impl IntoIterator<Item = &'a str>) -> (String, Vec<String>) {
-    let mut tools = Tools::new(spec(tag));
+fn parse<'a>(dress: Dress, pieces: impl IntoIterator<Item = &'a str>) -> (String, Vec<String>) {
+    let mut tools = Tools::new(spec(dress));
     let mut content = String::new();
     let mut calls = Vec::new();
     let mut add = |found: Found| {
@@ -28,8 +29,17 @@ fn parse<'a>(tag: &str, pieces: impl IntoIterator<Item = &'a str>) -> (String, V
 }
 
 fn expect(tag: &str, answer: &str, content: &str, calls: &[&str]) {
+    expect_in(&Dress::tagged(tag), answer, content, calls);
+}
+
+fn expect_in(dress: &Dress, answer: &str, content: &str, calls: &[&str]) {
     let calls: Vec<String> = calls.iter().map(|call| call.to_string()).collect();
-    assert_eq!(parse(tag, [answer]), (content.to_owned(), calls), "{answer:?} after {tag:?}");
+    assert_eq!(parse(dress.clone(), [answer]), (content.to_owned(), calls), "{answer:?} in {dress:?}");
+}
+
+/// Llama 3: bare JSON, or anything after a tag.
+fn llama() -> Dress {
+    Dress { tags: vec!["<|python_tag|>".into()], ..Dress::tagged("{") }
 }
 
 #[test]
@@ -119,11 +129,79 @@ fn braces_in_strings_do_not_end_a_call() {
 
 #[test]
 fn a_possible_tag_is_held_back() {
-    let mut tools = Tools::new(spec("<tool_call>"));
+    let mut tools = Tools::new(spec(Dress::tagged("<tool_call>")));
     assert_eq!(tools.push("1 <to").content, "1 ");
     assert_eq!(tools.push("e>").content, "<toe>");
     assert_eq!(tools.push("<tool_call").content, "");
     assert_eq!(tools.finish().content, "<tool_call");
+}
+
+#[test]
+fn a_bare_answer_may_have_a_tag_as_well() {
+    let call = r#"{"name": "get", "parameters": {"x": 1}}"#;
+    let expected = [r#"get({"x":1})"#];
+    expect_in(&llama(), call, "", &expected);
+    expect_in(&llama(), &format!("<|python_tag|>{call}"), "", &expected);
+    expect_in(&llama(), &format!("Let me look. <|python_tag|>{call}"), "Let me look. ", &expected);
+    expect_in(&llama(), &format!("Like this: {call}"), &format!("Like this: {call}"), &[]);
+    expect_in(&llama(), "<|python_tag|>print(1)", "<|python_tag|>print(1)", &[]);
+}
+
+#[test]
+fn distilled_deepseeks_write_the_name_before_a_fence() {
+    let one = |name: &str, arguments: &str| {
+        format!(
+            "<｜tool▁call▁begin｜>function<｜tool▁sep｜>{name}\n```json\n{arguments}\n```<｜tool▁call▁end｜>"
+        )
+    };
+    let calls = one("get_weather", r#"{"city": "Paris"}"#) + "\n" + &one("get_time", "{}");
+    let answer = format!("Hm.<｜tool▁calls▁begin｜>{calls}<｜tool▁calls▁end｜>");
+    let expected = [r#"get_weather({"city":"Paris"})"#, "get_time({})"];
+    expect("<｜tool▁calls▁begin｜>", &answer, "Hm.", &expected);
+}
+
+#[test]
+fn phi_writes_a_list_between_its_tags() {
+    let answer = r#"<|tool_call|>[{"name": "get", "arguments": {"x": 1}}, {"name": "get_time", "arguments": {}}]<|/tool_call|>"#;
+    expect("<|tool_call|>", answer, "", &[r#"get({"x":1})"#, "get_time({})"]);
+}
+
+#[test]
+fn a_coder_writes_tags_with_names_in_them() {
+    let one = "<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</function>";
+    let two = "<function=get_time>\n</function>";
+    let expected = [r#"get_weather({"city":"Paris"})"#, "get_time({})"];
+    let coder = Dress::coder();
+    let wrapped = format!("I look.\n<tool_call>\n{one}\n</tool_call>\n<tool_call>\n{two}\n</tool_call>");
+    expect_in(&coder, &wrapped, "I look.\n", &expected);
+    expect_in(&coder, &format!("{one}{two}"), "", &expected);
+    expect_in(&coder, "<tool_call> <function=rm></function>", "<tool_call> <function=rm></function>", &[]);
+}
+
+#[test]
+fn what_is_no_call_after_a_tag_is_content_in_the_end() {
+    expect(
+        "<f>",
+        "a <f>{\"name\":\"get\",\"arguments\":{\"x\"",
+        "a <f>{\"name\":\"get\",\"arguments\":{\"x\"",
+        &[],
+    );
+    expect("<f>", "<f>{\"a\":1} {broken} tail", "<f>{\"a\":1} {broken} tail", &[]);
+    expect("<f>", "<f>{\"a\":1}{\"name\":\"get\"} tail", "", &["get({})"]);
+}
+
+#[test]
+fn nothing_of_a_call_is_seen_before_it_is_whole() {
+    let answer = "Well. <tool_call>{\"name\":\"get\",\"arguments\":{\"x\":\"}\"}}</tool_call>";
+    let mut tools = Tools::new(spec(Dress::tagged("<tool_call>")));
+    let mut content = String::new();
+    for (at, _) in answer.char_indices() {
+        let found = tools.push(&answer[at..=at]);
+        content.push_str(&found.content);
+        let is_whole = answer[..=at].ends_with("}}");
+        assert_eq!(found.calls.len(), usize::from(is_whole), "{}", &answer[..=at]);
+    }
+    assert_eq!(content, "Well. ");
 }
 
 #[test]
@@ -138,7 +216,7 @@ fn ids_are_the_same_again_and_differ_between_calls_and_seeds() {
 #[test]
 fn a_call_nested_deeper_than_json_allows_is_no_call_and_no_panic() {
     let deep = format!("<f>{}{}", "{\"a\":".repeat(5_000), "}".repeat(5_000));
-    expect("<f>", &deep, "", &[]);
+    expect("<f>", &deep, &deep, &[]);
 }
 
 proptest! {
@@ -147,12 +225,16 @@ proptest! {
         parts in proptest::collection::vec(prop_oneof![
             Just("<f>"), Just("<"), Just("{"), Just("}"), Just("["), Just("]"), Just(" "), Just("é"), Just("\""),
             Just(r#"{"name":"get","arguments":{"x":1}}"#), Just("get_time"), Just(r#"{"x":[1]}"#), Just(", "),
+            Just("<|python_tag|>"), Just("<tool_call>"), Just("<function=get>"), Just("</function>"),
         ], 0..8),
-        tag in prop_oneof![Just("{"), Just("["), Just("<f>")],
+        dress in prop_oneof![
+            Just(Dress::tagged("{")), Just(Dress::tagged("[")), Just(Dress::tagged("<f>")), Just(llama()),
+            Just(Dress::coder()),
+        ],
         cuts in proptest::collection::vec(0usize..96, 0..6),
     ) {
         let text = parts.concat();
         let pieces = crate::reply::cut(&text, &cuts);
-        prop_assert_eq!(parse(tag, pieces), parse(tag, [text.as_str()]));
+        prop_assert_eq!(parse(dress.clone(), pieces), parse(dress, [text.as_str()]));
     }
 }
