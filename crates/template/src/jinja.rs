@@ -1,19 +1,22 @@
 //! Jinja chat templates, as model files carry them in `tokenizer.chat_template`: minijinja, set up like the
 //! Python code that these templates are written for (blocks trimmed, Python's methods, its own `tojson`).
 //!
-//! What it cannot bound: one text that a template doubles in a variable again and again grows with the steps
-//! that it is given, not with the output.
+//! Its steps, its depth and all that it makes are bounded: a template that loops or that doubles a text ends with an
+//! error that names the bound. For that the parsed template is put together anew before it is compiled (`rebuild`),
+//! which takes the inner workings of minijinja, whose version is therefore an exact one.
 
 mod context;
+mod meter;
 mod python;
+mod rebuild;
 mod tojson;
 
 use std::borrow::Cow;
-use std::io;
+use std::collections::BTreeMap;
 
 use jiff::civil::Date;
 use minijinja::value::Value;
-use minijinja::{Environment, ErrorKind, syntax::SyntaxConfig};
+use minijinja::{AutoEscape, Environment, ErrorKind, machinery, syntax::SyntaxConfig};
 
 use crate::{Error, MAX_OUTPUT_BYTES, MAX_SOURCE_BYTES, Message, Values};
 use context::Dialect;
@@ -30,6 +33,8 @@ const MAX_DEPTH: usize = 200;
 #[derive(Debug, Clone)]
 pub struct Jinja {
     source: String,
+    /// What is compiled: the source without what only Python needs.
+    plain: String,
     environment: Environment<'static>,
     dialect: Dialect,
 }
@@ -42,12 +47,12 @@ impl Jinja {
         if source.len() > MAX_SOURCE_BYTES {
             return Err(Error::Limit { line: 1, unit: "bytes of template", bound: MAX_SOURCE_BYTES });
         }
-        let mut environment = environment().map_err(syntax_error)?;
+        let environment = environment().map_err(syntax_error)?;
         // Python reads every line ending as a newline.
         let lines = source.replace("\r\n", "\n").replace('\r', "\n");
         let plain = without_generation_tags(&lines).into_owned();
-        environment.add_template_owned(NAME, plain).map_err(syntax_error)?;
-        let mut jinja = Jinja { source: source.to_owned(), environment, dialect: Dialect::default() };
+        let mut jinja = Jinja { source: source.to_owned(), plain, environment, dialect: Dialect::default() };
+        jinja.compile()?;
         jinja.environment.set_fuel(Some(MAX_PROBE_STEPS));
         jinja.dialect = jinja.probe();
         jinja.environment.set_fuel(Some(MAX_STEPS));
@@ -65,12 +70,28 @@ impl Jinja {
     }
 
     fn render_as(&self, values: &Values, dialect: Dialect) -> Result<String, Error> {
-        let template = self.environment.get_template(NAME).map_err(syntax_error)?;
-        let mut out = Bounded::default();
-        match template.render_captured_to(context::build(values, dialect), &mut out) {
-            Ok(_) => Ok(String::from_utf8_lossy(&out.bytes).into_owned()),
-            Err(error) => Err(execution_error(&error, &out)),
+        let (instructions, blocks) = self.compile()?;
+        let mut prompt = String::new();
+        let mut out = machinery::make_string_output(&mut prompt);
+        let context = context::build(values, dialect);
+        machinery::eval(&self.environment, &instructions, context, &blocks, &mut out, AutoEscape::None)
+            .map_err(|error| execution_error(&error))?;
+        if prompt.len() > MAX_OUTPUT_BYTES {
+            return Err(Error::Limit { line: 1, unit: "bytes of output", bound: MAX_OUTPUT_BYTES });
         }
+        Ok(prompt)
+    }
+
+    /// Done for every rendering: it takes a part of the time of one, and compiled templates borrow their text.
+    fn compile(&self) -> Result<Compiled<'_>, Error> {
+        let parsed = machinery::parse(&self.plain, NAME, self.environment.syntax().clone());
+        let rebuilt = rebuild::statement(&parsed.map_err(syntax_error)?).map_err(|foreign| {
+            let text = "a chat template cannot include, import or extend others".to_owned();
+            Error::Syntax { line: foreign.line, text }
+        })?;
+        let mut generator = machinery::CodeGenerator::new(NAME, &self.plain);
+        generator.compile_stmt(&rebuilt);
+        Ok(generator.finish())
     }
 
     /// Renders small conversations and looks whether their texts arrive.
@@ -94,11 +115,14 @@ impl Jinja {
     }
 }
 
+type Compiled<'a> = (machinery::Instructions<'a>, BTreeMap<&'a str, machinery::Instructions<'a>>);
+
 fn environment() -> Result<Environment<'static>, minijinja::Error> {
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_recursion_limit(MAX_DEPTH);
     python::install(&mut environment);
+    meter::install(&mut environment);
     environment.add_filter("tojson", tojson::filter);
     environment.add_function("raise_exception", |text: String| -> Result<Value, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, text))
@@ -151,13 +175,15 @@ fn syntax_error(error: minijinja::Error) -> Error {
     Error::Syntax { line: error.line().unwrap_or(1), text: describe(&error) }
 }
 
-fn execution_error(error: &minijinja::Error, out: &Bounded) -> Error {
+fn execution_error(error: &minijinja::Error) -> Error {
     let line = error.line().unwrap_or(1);
-    if out.is_full {
-        return Error::Limit { line, unit: "bytes of output", bound: MAX_OUTPUT_BYTES };
-    }
-    match error.kind() {
-        ErrorKind::OutOfFuel => Error::Limit { line, unit: "steps to render", bound: MAX_STEPS as usize },
+    match (error.kind(), error.detail()) {
+        (ErrorKind::OutOfFuel, _) => {
+            Error::Limit { line, unit: "steps to render", bound: MAX_STEPS as usize }
+        }
+        (_, Some(meter::TOO_MUCH)) => {
+            Error::Limit { line, unit: "bytes of text made on the way", bound: meter::MAX_BYTES }
+        }
         _ => Error::Execution { line, text: describe(error) },
     }
 }
@@ -168,28 +194,6 @@ fn describe(error: &minijinja::Error) -> String {
         (ErrorKind::InvalidOperation, Some(detail)) => detail.to_owned(),
         (kind, Some(detail)) => format!("{kind}: {detail}"),
         (kind, None) => kind.to_string(),
-    }
-}
-
-/// Takes [`MAX_OUTPUT_BYTES`] and then refuses.
-#[derive(Default)]
-struct Bounded {
-    bytes: Vec<u8>,
-    is_full: bool,
-}
-
-impl io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.len() > MAX_OUTPUT_BYTES - self.bytes.len() {
-            self.is_full = true;
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

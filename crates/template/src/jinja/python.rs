@@ -4,6 +4,8 @@ use minijinja::value::{Value, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, State};
 use minijinja_contrib::pycompat;
 
+use super::meter;
+
 pub(super) fn install(environment: &mut Environment<'static>) {
     environment.add_test("iterable", is_iterable);
     environment.add_test("sequence", is_sequence);
@@ -38,7 +40,7 @@ fn length(value: &Value) -> Result<usize, Error> {
 
 fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     match value.as_str() {
-        Some(text) => match text_method(text, name, args)? {
+        Some(text) => match text_method(state, text, name, args)? {
             Some(result) => Ok(result),
             None => pycompat::unknown_method_callback(state, value, name, args),
         },
@@ -47,7 +49,7 @@ fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Resul
 }
 
 /// Methods of `str` that pycompat does not have; `None` when it is none of these either.
-fn text_method(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, Error> {
+fn text_method(state: &mut State, text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, Error> {
     let affix = || from_args::<(&str,)>(args).map(|(affix,)| affix);
     let parts = |parts: Option<(&str, &str)>, separator: &str, absent: [&str; 3]| match parts {
         Some((before, after)) => Value::from(vec![before.to_owned(), separator.to_owned(), after.to_owned()]),
@@ -64,7 +66,25 @@ fn text_method(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, 
             let separator = affix()?;
             parts(text.rsplit_once(separator), separator, ["", "", text])
         }
+        "join" => {
+            let (items,): (&Value,) = from_args(args)?;
+            Value::from(meter::join_items(state, items.try_iter()?.map(Ok), text)?)
+        }
+        // How wide or long the fields of a format are is the format's to say, and no chat template needs one.
+        "format" => {
+            return Err(Error::new(ErrorKind::InvalidOperation, "`format` is not supported, use `~`"));
+        }
+        "replace" => {
+            let (from, to, _): (&str, &str, Option<i64>) = from_args(args)?;
+            meter::charge_replaced(state, text, from, to)?;
+            return Ok(None);
+        }
+        "split" | "splitlines" => {
+            meter::charge_split(state, text)?;
+            return Ok(None);
+        }
         "rsplit" => {
+            meter::charge_split(state, text)?;
             let (separator, limit): (&str, Option<i64>) = from_args(args)?;
             let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX - 1);
             let mut pieces: Vec<String> = text.rsplitn(limit + 1, separator).map(str::to_owned).collect();

@@ -225,14 +225,94 @@ fn loops_recursion_and_output_are_bounded() {
     assert_eq!(failure(loops), "line 1: more than 10000000 steps to render");
     let fills = format!("{{% for a in range(20000) %}}{}{{% endfor %}}", "x".repeat(1000));
     assert_eq!(failure(&fills), "line 1: more than 16777216 bytes of output");
+    let doubles = "{% set ns = namespace(x='0123456789') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}";
+    assert_eq!(failure(doubles), "line 1: more than 67108864 bytes of text made on the way");
     let recursion = failure("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}");
     assert!(recursion.contains("recursion limit exceeded"), "{recursion}");
 }
 
 #[test]
 fn files_cannot_be_included() {
-    let error = failure("{% include '/etc/hostname' %}");
-    assert!(error.contains("/etc/hostname"), "{error}");
+    for statement in ["include '/etc/hostname'", "extends 'x'", "import 'x' as x", "from 'x' import y"] {
+        let error = Jinja::parse(&format!("\n{{% {statement} %}}")).unwrap_err();
+        assert_eq!(error.to_string(), "line 2: a chat template cannot include, import or extend others");
+    }
+}
+
+#[test]
+fn no_way_of_making_much_out_of_little_fills_the_memory() {
+    let loops = "{% for i in range(99999) %}";
+    for template in [
+        format!("{{% set ns = namespace(x='ab') %}}{loops}{{% set ns.x = ns.x + ns.x %}}{{% endfor %}}"),
+        format!("{{% set ns = namespace(x=[1]) %}}{loops}{{% set ns.x = ns.x + ns.x %}}{{% endfor %}}"),
+        format!(
+            "{{% set ns = namespace(x=[]) %}}{loops}{{% set ns.x = ns.x + ['a' * 9999] %}}{{% endfor %}}"
+        ),
+        "{{ ('a' * 99999999) * 99999999 }}".to_owned(),
+        "{{ [0] * 99999999 }}".to_owned(),
+        "{% set x = 'a' * 999999 %}{{ x|replace('a', x)|length }}".to_owned(),
+        "{% set x = 'a' * 999999 %}{{ x.replace('a', x)|length }}".to_owned(),
+        "{% set x = 'a' * 99999999 %}{{ x|list|length }}".to_owned(),
+        "{% set x = 'a ' * 3999999 %}{{ x.split(' ')|length }}".to_owned(),
+        "{% set x = 'a' * 999999 %}{{ ([x] * 9999)|join(x)|length }}".to_owned(),
+        "{% set x = 'a' * 999999 %}{{ x.join([x] * 9999)|length }}".to_owned(),
+        "{% set x = 'a' * 999999 %}{{ ([x] * 9999)|string|length }}".to_owned(),
+        "{% set x = 'a' * 999999 %}{{ (([x] * 9999) ~ '')|length }}".to_owned(),
+        format!("{{% set x %}}{loops}{}{{% endfor %}}{{% endset %}}", "x".repeat(99_999)),
+        format!("{{% set x = 'a' * 999999 %}}{{% set y %}}{loops}{{{{ x }}}}{{% endfor %}}{{% endset %}}"),
+        format!(
+            "{{% set x = 'a' * 999999 %}}{{% set ns = namespace(l=[]) %}}{loops}{{% set ns.l = ns.l + [x[1:]] %}}{{% endfor %}}"
+        ),
+        "{% macro f(x, n) %}{% if n %}{{ f(x ~ x, n - 1) }}{% endif %}{% endmacro %}{{ f('abcd', 90) }}"
+            .to_owned(),
+        "{% set x = 'a\n' * 1999999 %}{{ x|indent(64)|length }}".to_owned(),
+    ] {
+        let error = Jinja::parse(&template).unwrap().render(&hello()).unwrap_err().to_string();
+        let bounds = ["bytes of text made on the way", "steps to render", "recursion limit"];
+        assert!(bounds.iter().any(|bound| error.contains(bound)), "{template:.60}: {error}");
+    }
+    for (template, text) in [
+        ("{{ 'a'|indent(1000) }}", "line 1: `width` must be at most 64, got 1000"),
+        ("{{ '{:9999999999}'.format('a') }}", "line 1: `format` is not supported, use `~`"),
+    ] {
+        assert_eq!(failure(template), text);
+    }
+}
+
+#[test]
+fn operators_do_what_they_do_in_python() {
+    let cases = [
+        ("{{ 1 + 2 }} {{ 1 + 2.5 }} {{ 3 * 4 }} {{ 2 * 0.5 }} {{ 'a' ~ 1 ~ none }}", "3 3.5 12 1.0 a1None"),
+        ("{{ 'a' + 'b' }} {{ 'ab' * 2 }}|{{ 2 * 'ab' }}|{{ 'a' * 0 }}", "ab abab|abab|"),
+        ("{{ [1] + [2, 3] }} {{ [0] * 3 }} {{ ([1] + [2])|length }}", "[1, 2, 3] [0, 0, 0] 2"),
+        ("{{ loop_index + 1 if loop_index is defined else 1 + 1 }}", "2"),
+        ("{{ ['a', 'b']|join(', ') }} {{ ', '.join(['a', 'b']) }} {{ [1, none]|join }}", "a, b a, b 1None"),
+        ("{{ [{'n': 'x'}, {'n': 'y'}]|join('-', attribute='n') }}", "x-y"),
+        (
+            "{{ 'a\nb\n\nc'|indent(2) }}|{{ 'a\nb'|indent(2, true) }}|{{ 'a\n\nb'|indent(width=1, blank=true) }}",
+            "a\n  b\n\n  c|  a\n  b|a\n \n b",
+        ),
+        ("{{ 'aXbXc'|replace('X', '--') }} {{ 'aXbXc'.replace('X', '-', 1) }}", "a--b--c a-bXc"),
+        (
+            "{{ 'abc'|list }} {{ (1, 2)|list }} {{ 12|string + '!' }} {{ [1, 2][::-1] }}",
+            "['a', 'b', 'c'] [1, 2] 12! [2, 1]",
+        ),
+        ("{% for a, b in [[1, 2]] recursive %}{{ a + b }}{% endfor %}", "3"),
+        ("{% set x %}a{{ 1 }}{% endset %}{{ x ~ 'b' }} {% filter upper %}abc{% endfilter %}", "a1b ABC"),
+        (
+            "{% set ns = namespace(l=[]) %}{% for m in messages %}{% set ns.l = ns.l + [m.role] %}{% endfor %}{{ ns.l }}",
+            "['user']",
+        ),
+    ];
+    for (template, expected) in cases {
+        assert_eq!(render(template, hello()), expected, "{template}");
+    }
+    let caller = "{% macro f(n) %}<{{ caller(n + 1) }}>{% endmacro %}{% call(x) f(1) %}{{ x }}{% endcall %}";
+    assert_eq!(render(caller, hello()), "<2>");
+    assert_eq!(
+        failure("{{ 'a' + 1 }}"),
+        "line 1: tried to use + operator on unsupported types string and number"
+    );
 }
 
 #[test]
