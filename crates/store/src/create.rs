@@ -5,6 +5,7 @@
 
 mod draft;
 mod file;
+mod shape;
 
 use std::collections::HashSet;
 use std::sync::Arc;

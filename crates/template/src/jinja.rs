@@ -69,6 +69,11 @@ impl Jinja {
         self.render_as(values, self.dialect)
     }
 
+    /// Whether it has a place for system messages; else they go into the next user message.
+    pub fn has_system(&self) -> bool {
+        !self.dialect.system_in_user
+    }
+
     fn render_as(&self, values: &Values, dialect: Dialect) -> Result<String, Error> {
         let (instructions, blocks) = self.compile()?;
         let mut prompt = String::new();

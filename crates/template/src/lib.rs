@@ -8,6 +8,7 @@ mod choose;
 mod error;
 mod go;
 mod jinja;
+pub mod known;
 mod values;
 
 pub use choose::{Capabilities, Kind, capabilities, choose};

@@ -5,7 +5,7 @@ use api::ollama::{CreateRequest, OneOrMany};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{CreateSpec, Reporter, encode, file};
+use super::{CreateSpec, Reporter, encode, file, shape};
 use crate::model::MAX_TEXT;
 use crate::store::Inner;
 use crate::{Config, Digest, Error, Layer, LayerKind, Model, Name, Result, capability};
@@ -49,6 +49,9 @@ impl Draft {
             let mut draft = Draft { pieces: Vec::new(), config: Config::fresh(), parameters: Map::new() };
             let inspector = file::Inspector { inner, supported: spec.supported, reporter };
             draft.add_files(inspector.models(&files)?);
+            if request.template.is_empty() {
+                draft.give_template(inner, reporter)?;
+            }
             draft
         } else {
             return Err(Error::NoSource);
@@ -118,6 +121,18 @@ impl Draft {
             }
             self.pieces.push(Piece { layer: file.layer, content: Content::Stored });
         }
+    }
+
+    /// A Go template and its stop strings for a model whose Jinja template makes prompts of a known shape.
+    fn give_template(&mut self, inner: &Inner, reporter: &Reporter) -> Result<()> {
+        let is_model = |piece: &&Piece| piece.layer.kind() == LayerKind::Model;
+        let Some(model) = self.pieces.iter().find(is_model) else { return Ok(()) };
+        let file = gguf::File::open(&inner.directory.blob_path(&model.layer.digest)).ok();
+        let Some(known) = file.and_then(|file| shape::recognise(file.header())) else { return Ok(()) };
+        reporter.status(format!("using autodetected template {}", known.name))?;
+        self.replace(LayerKind::Template, known.template.as_bytes().to_vec())?;
+        let stops = Value::from(known.stops.to_vec());
+        self.merge_parameters(Some(&Map::from_iter([("stop".to_owned(), stops)])))
     }
 
     /// New values win over the base's, key by key. Checked here, because later nobody could say whose fault it is.

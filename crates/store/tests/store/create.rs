@@ -88,6 +88,31 @@ async fn no_stop_parameters_and_no_template_are_invented() {
 }
 
 #[tokio::test]
+async fn a_jinja_template_of_a_known_shape_gives_a_go_template_and_its_stop_strings() {
+    let folder = Folder::new();
+    let mut weights = writer("llama", "shaped");
+    let jinja = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n";
+    weights.metadata("tokenizer.chat_template", jinja).unwrap();
+    let digest = folder.upload(weights.to_bytes().unwrap()).await.to_string();
+    let request = |name: &str| json!({"model": name, "files": {"model.gguf": digest}});
+    let lines = folder.create(request("a")).await.unwrap();
+    assert!(lines.iter().any(|line| line.status == "using autodetected template chatml"), "{lines:?}");
+    let model = folder.get("a").await.unwrap();
+    assert!(model.template.as_deref().unwrap().contains("<|im_start|>{{ .Role }}"));
+    assert_eq!(model.parameters["stop"], json!(["<|im_start|>", "<|im_end|>"]));
+    assert_eq!(model.template_kind(), template::Kind::Go);
+    // What the request says wins.
+    let mut given = request("b");
+    given["template"] = json!("{{ .Prompt }}");
+    folder.create(given).await.unwrap();
+    assert!(folder.get("b").await.unwrap().parameters.is_empty());
+    let mut given = request("c");
+    given["parameters"] = json!({"stop": ["x"]});
+    folder.create(given).await.unwrap();
+    assert_eq!(folder.get("c").await.unwrap().parameters["stop"], json!(["x"]));
+}
+
+#[tokio::test]
 async fn from_inherits_everything_that_is_not_given() {
     let folder = Folder::new();
     let base = folder

@@ -7,6 +7,7 @@ mod choose;
 mod functions;
 mod infer;
 mod jinja;
+mod known;
 mod language;
 mod laws;
 mod modes;
