@@ -64,6 +64,11 @@ reference: models ## Compute the reference vectors anew with llama.cpp (needs 15
 	@.ci/tools python
 	crates/engine/tests/reference/make.sh $(SMOLLM2) $(GEMMA3) $(MINILM)
 
+.PHONY: bench-tags
+bench-tags: ## Measure how long a listing of 1,000 models takes
+	@.ci/tools protoc
+	cargo bench --locked -p store --bench listing
+
 .PHONY: bench-engine
 bench-engine: models ## Compare the engine's speed with llama.cpp's (ONLY= ROUNDS= QUICK=1; 4.6 GB of random models)
 	@.ci/tools protoc python

@@ -188,6 +188,10 @@ impl Parts<'_> {
                 Some(Err(error)) => tracing::warn!(error = format!("{error:#}"), "cannot prune the store"),
                 None => {}
             }
+            // The first listing reads every manifest; nobody shall wait for that.
+            if let Some(Err(error)) = stop.run_until_cancelled(store.list()).await {
+                tracing::warn!(%error, "cannot list the models");
+            }
         });
     }
 }
