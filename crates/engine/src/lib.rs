@@ -34,4 +34,4 @@ pub use load::{Estimate, KvType, LoadOptions, estimate};
 pub use sampler::{Choice, Mask, Sampler};
 pub use sequence::{Event, FinishReason, Logprobs, Sampling, Sequence, SequenceId};
 pub use spec::is_supported;
-pub use tokenizer::{Fim, Tokenizer};
+pub use tokenizer::{Fim, Pairs, Reranker, Tokenizer};

@@ -1,13 +1,16 @@
-//! Text to tokens and back, as a GGUF describes it: byte-level byte-pair encoding, SentencePiece or WordPiece, after the
-//! tokens that stand for themselves have been cut out. What comes out is what llama.cpp's tokenizer gives.
+//! Text to tokens and back, as a GGUF describes it: byte-level byte-pair encoding, SentencePiece of either kind, or
+//! WordPiece, after the tokens that stand for themselves have been cut out. What comes out is what llama.cpp's tokenizer gives.
 
 mod added;
 mod bpe;
+mod charsmap;
 mod load;
 mod merge;
+mod pair;
 mod pretokenizer;
 mod special;
 mod spm;
+mod unigram;
 mod vocab;
 mod wordpiece;
 
@@ -23,9 +26,11 @@ use merge::Merger;
 use pretokenizer::Pretokenizer;
 use special::Special;
 use spm::Spm;
+use unigram::Unigram;
 use vocab::{Kind, Vocab};
 use wordpiece::WordPiece;
 
+pub use pair::{Pairs, Reranker};
 pub use special::Fim;
 
 /// Text to tokens and back.
@@ -40,6 +45,7 @@ enum Encoder {
     Bpe(Box<Bpe>),
     Spm(Box<Spm>),
     WordPiece(WordPiece),
+    Unigram(Box<Unigram>),
 }
 
 /// Whether control tokens in a text are tokens or just text.
@@ -74,6 +80,8 @@ impl Tokenizer {
             eog: HashSet::from([257]),
             add_bos: false,
             add_eos: false,
+            separator: Some(257),
+            add_separator: true,
             add_space_prefix: false,
         };
         let encoder = Encoder::Bpe(Box::new(Bpe::new(&vocab, &[], Pretokenizer::none())));
@@ -98,14 +106,7 @@ impl Tokenizer {
         let mut merger = Merger::default();
         let parts = self.added.split(text, parse);
         let has_bos = matches!(parts.first(), Some(Part::Token(token)) if tokens.contains(token));
-        let mut is_start = true;
-        for part in parts.into_iter().skip(usize::from(has_bos)) {
-            match part {
-                Part::Token(token) => tokens.push(token),
-                Part::Text(text) => self.encode_text(text, is_start, &mut merger, &mut tokens),
-            }
-            is_start = matches!(part, Part::Token(_));
-        }
+        self.encode_parts(parts.into_iter().skip(usize::from(has_bos)), &mut merger, &mut tokens);
         if add_bos && self.special.add_eos {
             tokens.extend(self.special.eos);
         }
@@ -169,6 +170,22 @@ impl Tokenizer {
         self.special.add_space_prefix
     }
 
+    fn encode_parts<'a>(
+        &self,
+        parts: impl IntoIterator<Item = Part<'a>>,
+        merger: &mut Merger,
+        tokens: &mut Vec<u32>,
+    ) {
+        let mut is_start = true;
+        for part in parts {
+            match part {
+                Part::Token(token) => tokens.push(token),
+                Part::Text(text) => self.encode_text(text, is_start, merger, tokens),
+            }
+            is_start = matches!(part, Part::Token(_));
+        }
+    }
+
     /// `is_start`: nothing but tokens that stand for themselves is right before this text.
     fn encode_text(&self, text: &[u8], is_start: bool, merger: &mut Merger, tokens: &mut Vec<u32>) {
         match &self.encoder {
@@ -178,6 +195,8 @@ impl Tokenizer {
             }
             Encoder::Spm(spm) => spm.encode(&self.vocab, text, merger, tokens),
             Encoder::WordPiece(wordpiece) => wordpiece.encode(&self.vocab, text, tokens),
+            // It puts the space in front of every text itself, after what it drops there.
+            Encoder::Unigram(unigram) => unigram.encode(&self.vocab, text, tokens),
         }
     }
 }

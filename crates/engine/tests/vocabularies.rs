@@ -41,6 +41,13 @@ fn spm(tokens: &[(&str, i32)]) -> Vec<(&'static str, Value)> {
     entries
 }
 
+fn unigram(tokens: &[(&str, i32)]) -> Vec<(&'static str, Value)> {
+    let mut entries = spm(tokens);
+    entries.retain(|(key, _)| !key.ends_with(".model"));
+    entries.push(("tokenizer.ggml.model", "t5".into()));
+    entries
+}
+
 fn load(entries: Vec<(&'static str, Value)>) -> Tokenizer {
     Tokenizer::from_gguf(&file(entries)).expect("a tokenizer")
 }
@@ -61,7 +68,7 @@ fn what_is_missing_or_wrong_is_named() {
         (
             "tokenizer.ggml.model",
             Some("rwkv".into()),
-            "\"rwkv\" is not supported; supported: gpt2, llama, bert",
+            "\"rwkv\" is not supported; supported: gpt2, llama, bert, t5",
         ),
         ("tokenizer.ggml.model", Some(7u32.into()), "string"),
         ("tokenizer.ggml.pre", Some("gpt-9".into()), "\"gpt-9\" is not supported"),
@@ -109,6 +116,56 @@ fn wordpiece_stands_between_two_tokens_that_must_be_there() {
     );
     let text = refused(entries, ("tokenizer.ggml.normalizer.lowercase", Some(1u32.into())));
     assert!(text.contains("`tokenizer.ggml.normalizer.lowercase`"), "{text}");
+}
+
+#[test]
+fn what_is_wrong_with_a_unigram_vocabulary_is_named() {
+    let charsmap = "tokenizer.ggml.precompiled_charsmap";
+    let long = "a".repeat(257);
+    let cases: [(&'static str, Value, &str); 6] = [
+        ("tokenizer.ggml.scores", vec![0.0, f32::INFINITY, 0.0, 0.0].into(), "entry 1 is not finite"),
+        (
+            "tokenizer.ggml.tokens",
+            vec![long, "b".into(), "c".into(), "d".into()].into(),
+            "at most 256 bytes, got 257",
+        ),
+        (charsmap, vec![1u32].into(), "it must be u8 or i8, got u32"),
+        (charsmap, vec![1u8, 2].into(), "it is shorter than its own length"),
+        (charsmap, vec![9u8, 0, 0, 0, 1, 1, 1, 1, 0].into(), "must be shorter than its 9 bytes, got 9"),
+        ("tokenizer.ggml.remove_extra_whitespaces", 1u32.into(), "bool"),
+    ];
+    for (key, value, problem) in cases {
+        let error = refused(unigram(LETTERS), (key, Some(value)));
+        assert!(error.contains(&format!("`{key}`")) && error.contains(problem), "{error}");
+    }
+}
+
+#[test]
+fn a_unigram_vocabulary_ends_a_text_and_begins_it_only_if_told_so() {
+    let tokens = [
+        ("<pad>", CONTROL),
+        ("</s>", CONTROL),
+        ("<unk>", UNKNOWN),
+        ("▁a", NORMAL),
+        ("a", NORMAL),
+        ("<s>", CONTROL),
+    ];
+    let mut entries = unigram(&tokens);
+    assert_eq!(load(entries.clone()).encode("a a", true, true), [4, 3, 1]);
+    assert_eq!(load(entries.clone()).encode("a</s>a", true, false), [4, 1, 4]);
+    assert_eq!(load(entries.clone()).encode("é</s>", false, false), [2], "only text");
+    for (key, value) in
+        [("bos_token_id", 5u32.into()), ("add_bos_token", true.into()), ("add_space_prefix", true.into())]
+    {
+        entries.push((Box::leak(format!("tokenizer.ggml.{key}").into_boxed_str()), value));
+    }
+    let tokenizer = load(entries.clone());
+    assert_eq!(tokenizer.encode("a", true, true), [5, 3, 1]);
+    assert_eq!(tokenizer.decode(&[5, 3, 3, 1]), "a a");
+    // What a table says is believed only as far as it goes.
+    entries
+        .push(("tokenizer.ggml.precompiled_charsmap", vec![4u8, 0, 0, 0, 0, 255, 255, 255, b'x', 0].into()));
+    assert_eq!(load(entries).encode("a", true, true), [5, 3, 1]);
 }
 
 #[test]
@@ -217,6 +274,13 @@ fn bytes_outside_the_vocabulary_are_spelled_or_left_out() {
     assert_eq!(load(bpe(LETTERS)).encode("a!b", false, false), [0, 1], "byte-level: as in the reference");
 }
 
+/// A table of these units and texts, with a length that fits.
+fn charsmap(mut bytes: Vec<u8>) -> Value {
+    let units = (bytes.len() as u32 / 2) & !3;
+    bytes.splice(0..0, units.to_le_bytes());
+    Value::from(bytes)
+}
+
 /// Any value for a key of the tokenizer.
 fn values() -> impl Strategy<Value = Value> {
     prop_oneof![
@@ -224,15 +288,16 @@ fn values() -> impl Strategy<Value = Value> {
         (-3i32..9).prop_map(Value::from),
         any::<bool>().prop_map(Value::from),
         any::<f32>().prop_map(Value::from),
-        "gpt2|llama|bert|gpt-2|default|[ -~]{0,8}".prop_map(Value::from),
+        "gpt2|llama|bert|t5|gpt-2|default|[ -~]{0,8}".prop_map(Value::from),
         proptest::collection::vec("[abĠ▁ <>|/s]{0,5}|</s>|<\\|end\\|>|<0x[0-9A-F]{2}>|\\PC{0,3}", 0..9)
             .prop_map(Value::from),
         proptest::collection::vec(any::<f32>(), 0..9).prop_map(Value::from),
         proptest::collection::vec(-1i32..8, 0..9).prop_map(Value::from),
+        proptest::collection::vec(any::<u8>(), 0..64).prop_map(charsmap),
     ]
 }
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 12] = [
     "tokenizer.ggml.model",
     "tokenizer.ggml.pre",
     "tokenizer.ggml.tokens",
@@ -243,16 +308,22 @@ const KEYS: [&str; 10] = [
     "tokenizer.ggml.eos_token_id",
     "tokenizer.ggml.add_bos_token",
     "tokenizer.ggml.add_space_prefix",
+    "tokenizer.ggml.remove_extra_whitespaces",
+    "tokenizer.ggml.precompiled_charsmap",
 ];
 
 proptest! {
     #[test]
     fn a_wrong_value_is_an_error_or_harmless(
-        is_spm in any::<bool>(),
+        kind in 0..3usize,
         changes in proptest::collection::vec((0..KEYS.len(), values()), 1..4),
         text in "[ab<>|/s ▁]{0,20}|\\PC{0,20}",
     ) {
-        let mut entries = if is_spm { spm(LETTERS) } else { bpe(LETTERS) };
+        let mut entries = match kind {
+            0 => bpe(LETTERS),
+            1 => spm(LETTERS),
+            _ => unigram(LETTERS),
+        };
         for (key, value) in changes {
             entries.retain(|(found, _)| *found != KEYS[key]);
             entries.push((KEYS[key], value));

@@ -6,9 +6,11 @@ use gguf::{Array, Metadata, Value};
 
 use super::added::Added;
 use super::bpe::{self, Bpe};
+use super::charsmap::Charsmap;
 use super::pretokenizer::Pretokenizer;
 use super::special::{Defaults, Finder, Special};
 use super::spm::{self, Spm};
+use super::unigram::{self, Spaces, Unigram};
 use super::vocab::{Kind, Vocab};
 use super::wordpiece::WordPiece;
 use super::{Encoder, Tokenizer};
@@ -18,9 +20,12 @@ const MODEL: &str = "tokenizer.ggml.model";
 const TOKENS: &str = "tokenizer.ggml.tokens";
 const TYPES: &str = "tokenizer.ggml.token_type";
 const SCORES: &str = "tokenizer.ggml.scores";
+const CHARSMAP: &str = "tokenizer.ggml.precompiled_charsmap";
 const MERGES: &str = "tokenizer.ggml.merges";
 /// The first files spelled it so, and all later ones.
 const SEPARATOR: &str = "tokenizer.ggml.seperator_token_id";
+/// How the vocabularies of RoBERTa's kind are cut: two texts in one input have two tokens between them.
+const ROBERTAS: [&str; 3] = ["jina-v1-en", "jina-v2-code", "roberta-bpe"];
 
 pub(super) fn load(metadata: &Metadata) -> Result<Tokenizer, Error> {
     let model = metadata.str(MODEL)?.ok_or_else(|| missing(MODEL))?;
@@ -28,7 +33,8 @@ pub(super) fn load(metadata: &Metadata) -> Result<Tokenizer, Error> {
         "gpt2" => load_bpe(metadata),
         "llama" => load_spm(metadata),
         "bert" => load_wordpiece(metadata),
-        other => Err(invalid(MODEL, format!("{other:?} is not supported; supported: gpt2, llama, bert"))),
+        "t5" => load_unigram(metadata),
+        other => Err(invalid(MODEL, format!("{other:?} is not supported; supported: gpt2, llama, bert, t5"))),
     }
 }
 
@@ -39,7 +45,15 @@ fn load_bpe(metadata: &Metadata) -> Result<Tokenizer, Error> {
     // What llama.cpp takes for granted, after Falcon's vocabulary.
     let bos = pretokenizer.default_bos.then_some(11);
     let add_bos = pretokenizer.add_bos;
-    let defaults = Defaults { bos, eos: Some(11), unknown: None, add_bos, add_space_prefix: false };
+    let defaults = Defaults {
+        bos,
+        eos: Some(11),
+        unknown: None,
+        add_bos,
+        add_eos: false,
+        add_separator: pre.is_some_and(|pre| ROBERTAS.contains(&pre)),
+        add_space_prefix: false,
+    };
     let special = tokens.special(metadata, defaults)?;
     let vocab = tokens.vocab(|text, kind| {
         let decoded = std::str::from_utf8(text).ok().and_then(bpe::decode);
@@ -57,8 +71,15 @@ fn load_bpe(metadata: &Metadata) -> Result<Tokenizer, Error> {
 
 fn load_spm(metadata: &Metadata) -> Result<Tokenizer, Error> {
     let mut tokens = Tokens::read(metadata)?;
-    let defaults =
-        Defaults { bos: Some(1), eos: Some(2), unknown: Some(0), add_bos: true, add_space_prefix: true };
+    let defaults = Defaults {
+        bos: Some(1),
+        eos: Some(2),
+        unknown: Some(0),
+        add_bos: true,
+        add_eos: false,
+        add_separator: false,
+        add_space_prefix: true,
+    };
     let special = tokens.special(metadata, defaults)?;
     // A token with a real space in it is never found by merging: a text has space marks by then.
     let key = |text: &[u8]| (!text.contains(&b' ')).then(|| spm::key(text));
@@ -71,8 +92,15 @@ fn load_spm(metadata: &Metadata) -> Result<Tokenizer, Error> {
 /// A text always stands between the token that begins a sequence and the one that separates two of them.
 fn load_wordpiece(metadata: &Metadata) -> Result<Tokenizer, Error> {
     let mut tokens = Tokens::read(metadata)?;
-    let defaults =
-        Defaults { bos: Some(101), eos: None, unknown: Some(100), add_bos: false, add_space_prefix: true };
+    let defaults = Defaults {
+        bos: Some(101),
+        eos: None,
+        unknown: Some(100),
+        add_bos: false,
+        add_eos: false,
+        add_separator: false,
+        add_space_prefix: true,
+    };
     let special = tokens.special(metadata, defaults)?;
     let (first, last) = ("tokenizer.ggml.bos_token_id", metadata.u64(SEPARATOR)?.unwrap_or(102));
     let bos =
@@ -81,12 +109,67 @@ fn load_wordpiece(metadata: &Metadata) -> Result<Tokenizer, Error> {
         u32::try_from(last).ok().filter(|&last| (last as usize) < tokens.texts.len()).ok_or_else(|| {
             invalid(SEPARATOR, format!("it must be one of the {} tokens, got {last}", tokens.texts.len()))
         })?;
-    let special = Special { bos: Some(bos), eos: Some(eos), add_bos: true, add_eos: true, ..special };
+    let special = Special {
+        bos: Some(bos),
+        eos: Some(eos),
+        add_bos: true,
+        add_eos: true,
+        add_separator: false,
+        ..special
+    };
     let vocab = tokens.vocab(|text, kind| (spm::piece(text, kind), Some(text.to_vec())));
     let lowercase = metadata.bool("tokenizer.ggml.normalizer.lowercase")?.unwrap_or(true);
     let strips_accents = metadata.bool("tokenizer.ggml.normalizer.strip_accents")?.unwrap_or(lowercase);
     let encoder = Encoder::WordPiece(WordPiece::new(&vocab, special.unknown, lowercase, strips_accents));
     assemble(metadata, vocab, encoder, special)
+}
+
+/// What is taken for granted is T5's; XLM-RoBERTa's files say what they have.
+fn load_unigram(metadata: &Metadata) -> Result<Tokenizer, Error> {
+    let mut tokens = Tokens::read(metadata)?;
+    let defaults = Defaults {
+        bos: None,
+        eos: Some(1),
+        unknown: Some(2),
+        add_bos: false,
+        add_eos: true,
+        add_separator: true,
+        add_space_prefix: false,
+    };
+    let special = tokens.special(metadata, defaults)?;
+    let is_read = |kind: Kind| matches!(kind, Kind::Normal | Kind::UserDefined | Kind::Unused);
+    let longest = tokens.texts.iter().zip(&tokens.kinds).filter(|(_, kind)| is_read(**kind));
+    let longest = longest.map(|(text, _)| text.len()).max().unwrap_or(0);
+    if longest > unigram::MAX_TOKEN_BYTES {
+        let bound = unigram::MAX_TOKEN_BYTES;
+        return Err(invalid(TOKENS, format!("a token must have at most {bound} bytes, got {longest}")));
+    }
+    let vocab = tokens.vocab(|text, kind| (spm::piece(text, kind), is_read(kind).then(|| text.to_vec())));
+    let scores = scores(metadata, vocab.len())?;
+    if let Some(at) = scores.iter().position(|score| score.is_infinite()) {
+        return Err(invalid(SCORES, format!("entry {at} is not finite")));
+    }
+    let spaces = Spaces {
+        add_prefix: special.add_space_prefix,
+        remove_extra: metadata.bool("tokenizer.ggml.remove_extra_whitespaces")?.unwrap_or(false),
+    };
+    let unigram = Unigram::new(&vocab, scores, special.unknown, spaces, charsmap(metadata)?);
+    assemble(metadata, vocab, Encoder::Unigram(Box::new(unigram)), special)
+}
+
+fn charsmap(metadata: &Metadata) -> Result<Charsmap, Error> {
+    let bytes: Vec<u8> = match metadata.array(CHARSMAP)? {
+        None => return Ok(Charsmap::default()),
+        Some(Array::U8(bytes)) => bytes.clone(),
+        Some(Array::I8(bytes)) => bytes.iter().map(|byte| byte.cast_unsigned()).collect(),
+        Some(other) => {
+            return Err(invalid(CHARSMAP, format!("it must be u8 or i8, got {}", other.element_name())));
+        }
+    };
+    if bytes.is_empty() {
+        return Ok(Charsmap::default());
+    }
+    Charsmap::parse(&bytes).map_err(|problem| invalid(CHARSMAP, problem))
 }
 
 fn assemble(

@@ -103,6 +103,8 @@ pub(super) struct Defaults {
     pub eos: Option<u32>,
     pub unknown: Option<u32>,
     pub add_bos: bool,
+    pub add_eos: bool,
+    pub add_separator: bool,
     pub add_space_prefix: bool,
 }
 
@@ -116,6 +118,9 @@ pub(super) struct Special {
     pub eog: HashSet<u32>,
     pub add_bos: bool,
     pub add_eos: bool,
+    /// Between a query and a document, after the end of the query.
+    pub separator: Option<u32>,
+    pub add_separator: bool,
     pub add_space_prefix: bool,
 }
 
@@ -132,14 +137,18 @@ pub(super) struct Finder<'a> {
 impl Finder<'_> {
     /// Finds the roles. Tokens that prove to be control tokens by their role become so in `kinds`.
     pub fn find(&self, defaults: Defaults, kinds: &mut [Kind]) -> Result<Special, Error> {
+        let eos = self.keyed("tokenizer.ggml.eos_token_id", defaults.eos)?;
         let mut special = Special {
             bos: self.keyed("tokenizer.ggml.bos_token_id", defaults.bos)?,
-            eos: self.keyed("tokenizer.ggml.eos_token_id", defaults.eos)?,
+            eos,
+            // The first files spelled it so, and all later ones.
+            separator: self.keyed("tokenizer.ggml.seperator_token_id", eos)?,
+            add_separator: self.flag("tokenizer.ggml.add_sep_token", defaults.add_separator)?,
             unknown: self.keyed("tokenizer.ggml.unknown_token_id", defaults.unknown)?,
             fim: self.fim(kinds)?,
             eog: HashSet::new(),
             add_bos: self.flag("tokenizer.ggml.add_bos_token", defaults.add_bos)?,
-            add_eos: self.flag("tokenizer.ggml.add_eos_token", false)?,
+            add_eos: self.flag("tokenizer.ggml.add_eos_token", defaults.add_eos)?,
             add_space_prefix: self.flag("tokenizer.ggml.add_space_prefix", defaults.add_space_prefix)?,
         };
         special.eog = self.end_of_generation(special.eos, kinds)?;

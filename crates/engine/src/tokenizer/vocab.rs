@@ -97,6 +97,11 @@ impl Vocab {
         self.ids.find(self.hasher.hash_one(key), is_it).copied()
     }
 
+    /// What a token is found by; empty when it is not found.
+    pub fn key(&self, id: u32) -> &[u8] {
+        part(&self.keys, &self.key_ends, id)
+    }
+
     /// Empty when there is no such token.
     pub fn piece(&self, id: u32) -> &[u8] {
         part(&self.bytes, &self.ends, id)

@@ -9,7 +9,7 @@ venv=$here/../../../../target/reference-venv
 [[ -x $venv/bin/python ]] || python3 -m venv "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check llama-cpp-python==0.3.36 gguf==0.19.0
 printf 'reference: make_tokens\n'
-"$venv/bin/python" "$here/make_tokens.py" "smollm2=$1" "gemma3=$2" "minilm=$3"
+"$venv/bin/python" "$here/make_tokens.py" "smollm2=$1" "gemma3=$2" "minilm=$3" "unigram=$here/unigram.gguf"
 printf 'reference: make_embeddings\n'
 "$venv/bin/python" "$here/make_embeddings.py" "$3"
 for script in make_samplers make_reference; do

@@ -15,6 +15,9 @@ NAME.tokens.json     what llama.cpp makes of them
     `added`      per text of the first ten: the ids with what the model adds at the ends
     `prefixed`   only for SentencePiece, per text of the first hundred: the ids when every text gets a space in front
                  (`tokenizer.ggml.add_space_prefix` overridden)
+    `kept`       only for unigram vocabularies, per text: the ids when white space stays as it is
+                 (`tokenizer.ggml.remove_extra_whitespaces` overridden)
+    `bare`       the same without a space in front
 pre.json             how each pre-tokenizer cuts the texts, seen through a vocabulary of all bytes and all pairs of bytes (and a
                      merge for each, in order), so that whatever is cut apart stays apart: {name: {text number: the
                      bytes of each token}}. Texts that are cut as under "gpt-2" are left out of the other rows
@@ -91,18 +94,21 @@ def texts():
 class Vocabulary:
     """One vocabulary in llama.cpp, through its C interface."""
 
-    def __init__(self, path, pre=None, space_prefix=None):
+    def __init__(self, path, pre=None, **flags):
+        """`flags`: keys of `tokenizer.ggml` that are to be overridden."""
         params = llama_cpp.llama_model_default_params()
         params.vocab_only = True
-        overrides = (llama_cpp.llama_model_kv_override * 2)()
+        overrides = (llama_cpp.llama_model_kv_override * (2 + len(flags)))()
+        # An entry without a key ends the list.
+        for entry, (name, flag) in zip(overrides, flags.items()):
+            entry.tag = OVERRIDE_BOOL
+            entry.key = b"tokenizer.ggml." + name.encode()
+            entry.value.val_bool = flag
         if pre is not None:
-            overrides[0].tag = OVERRIDE_STRING
-            overrides[0].key = b"tokenizer.ggml.pre"
-            overrides[0].value.val_str = pre.encode()
-        if space_prefix is not None:
-            overrides[0].tag = OVERRIDE_BOOL
-            overrides[0].key = b"tokenizer.ggml.add_space_prefix"
-            overrides[0].value.val_bool = space_prefix
+            entry = overrides[len(flags)]
+            entry.tag = OVERRIDE_STRING
+            entry.key = b"tokenizer.ggml.pre"
+            entry.value.val_str = pre.encode()
         params.kv_overrides = overrides
         self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.model:
@@ -151,8 +157,13 @@ def make(name, path, inputs):
         "added": [own.tokens(text, add=True) for text in inputs[:10]],
     }
     if llama_cpp.llama_vocab_type(own.vocab) == llama_cpp.LLAMA_VOCAB_TYPE_SPM:
-        prefixed = Vocabulary(path, space_prefix=True)
+        prefixed = Vocabulary(path, add_space_prefix=True)
         result["prefixed"] = [prefixed.tokens(text) for text in inputs[:100]]
+    if llama_cpp.llama_vocab_type(own.vocab) == llama_cpp.LLAMA_VOCAB_TYPE_UGM:
+        kept = Vocabulary(path, remove_extra_whitespaces=False)
+        result["kept"] = [kept.tokens(text) for text in inputs]
+        bare = Vocabulary(path, remove_extra_whitespaces=False, add_space_prefix=False)
+        result["bare"] = [bare.tokens(text) for text in inputs]
     write(f"{name}.tokens.json", result)
 
 

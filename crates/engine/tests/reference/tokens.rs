@@ -1,5 +1,5 @@
-//! The tokenizer against what llama.cpp makes of 200 texts, with three real vocabularies and, for every way to cut a
-//! text into words, a synthetic one. `reference/make_tokens.py` made the vectors.
+//! The tokenizer against what llama.cpp makes of 200 texts, with three real vocabularies, a trained one of unigrams
+//! and, for every way to cut a text into words, a synthetic one. `reference/make_tokens.py` made the vectors.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -9,7 +9,7 @@ use gguf::{Gguf, Metadata, Value, Writer};
 use proptest::prelude::*;
 use serde::Deserialize;
 
-use crate::files::{GEMMA3, MINILM, SMOLLM2, model, vectors};
+use crate::files::{GEMMA3, MINILM, SMOLLM2, bytes, model, vectors};
 
 /// See `make_tokens.py` for the fields.
 #[derive(Deserialize)]
@@ -24,6 +24,10 @@ struct Golden {
     added: Vec<Vec<u32>>,
     #[serde(default)]
     prefixed: Vec<Vec<u32>>,
+    #[serde(default)]
+    kept: Vec<Vec<u32>>,
+    #[serde(default)]
+    bare: Vec<Vec<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -103,6 +107,26 @@ fn a_space_is_put_in_front_where_the_vocabulary_wants_it() {
 }
 
 #[test]
+fn unigram_encodes_as_the_reference() {
+    let golden: Golden = vectors("unigram.tokens.json");
+    let file = unigram();
+    let tokenizer = Tokenizer::from_gguf(&file).expect("a tokenizer");
+    check_roles(&tokenizer, &golden, &golden.eog);
+    check_texts(&tokenizer, &golden, |_| true);
+    assert_eq!(tokenizer.decode(&tokenizer.encode("Hello  ﬁne world", true, true)), "Hello fine world");
+    let whole = &file.metadata;
+    let kept = with(whole, ("tokenizer.ggml.remove_extra_whitespaces", Value::Bool(false)));
+    let bare = with(&kept.metadata, ("tokenizer.ggml.add_space_prefix", Value::Bool(false)));
+    for (file, golden) in [(kept, &golden.kept), (bare, &golden.bare)] {
+        let tokenizer = Tokenizer::from_gguf(&file).expect("a tokenizer");
+        for (text, expected) in texts().iter().zip(golden) {
+            let tokens = tokenizer.encode_bytes(text, true, false);
+            assert_eq!(&tokens, expected, "{:?}", String::from_utf8_lossy(text));
+        }
+    }
+}
+
+#[test]
 fn every_pretokenizer_cuts_as_the_reference() {
     let rows: BTreeMap<String, BTreeMap<usize, String>> = vectors("pre.json");
     let pairs = pairs();
@@ -137,6 +161,7 @@ fn a_prompt_does_not_begin_with_two_bos() {
 
 #[test]
 fn a_megabyte_without_a_boundary_is_encoded_in_time() {
+    let unigram = Tokenizer::from_gguf(&unigram()).expect("a tokenizer");
     let tokenizers = [real(SMOLLM2), real(GEMMA3), Tokenizer::bytes()];
     for unit in ["a", " ", "\n", "0", "你", "<", "<unused1", "ab"] {
         let text = unit.repeat((1 << 20) / unit.len());
@@ -144,6 +169,8 @@ fn a_megabyte_without_a_boundary_is_encoded_in_time() {
             let tokens = tokenizer.encode(&text, true, false);
             assert_eq!(tokenizer.decode(&tokens), text);
         }
+        // It drops white space, and what it does not know is one token.
+        assert!(unigram.encode(&text, true, false).len() <= text.len());
     }
 }
 
@@ -179,6 +206,8 @@ proptest! {
             let tokens = tokenizer.encode_bytes(&bytes, special, true);
             prop_assert!(tokens.iter().all(|&token| (token as usize) < tokenizer.vocab_size()));
         }
+        let tokens = shared(&UNIGRAM_SHARED).encode_bytes(&bytes, special, true);
+        prop_assert!(tokens.iter().all(|&token| (token as usize) < shared(&UNIGRAM_SHARED).vocab_size()));
         let tokens = shared(&GEMMA3_SHARED).encode_bytes(&bytes, false, false);
         prop_assert_eq!(shared(&GEMMA3_SHARED).decode(&tokens), String::from_utf8_lossy(&bytes));
     }
@@ -186,6 +215,8 @@ proptest! {
 
 static SMOLLM2_SHARED: LazyLock<Tokenizer> = LazyLock::new(|| real(SMOLLM2));
 static GEMMA3_SHARED: LazyLock<Tokenizer> = LazyLock::new(|| real(GEMMA3));
+static UNIGRAM_SHARED: LazyLock<Tokenizer> =
+    LazyLock::new(|| Tokenizer::from_gguf(&unigram()).expect("a tokenizer"));
 
 fn shared(tokenizer: &'static LazyLock<Tokenizer>) -> &'static Tokenizer {
     tokenizer
@@ -239,6 +270,11 @@ fn texts() -> Vec<Vec<u8>> {
 
 fn real(name: &str) -> Tokenizer {
     Tokenizer::from_gguf(model(name).header()).expect("a tokenizer")
+}
+
+/// The vocabulary that `make_unigram.py` has trained.
+fn unigram() -> Gguf {
+    Gguf::parse(&bytes("unigram.gguf")).expect("a vocabulary")
 }
 
 /// A file of nothing but this metadata, with one value replaced or added.
