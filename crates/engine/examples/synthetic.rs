@@ -10,7 +10,8 @@ use candle_core::quantized::GgmlDType;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = std::env::args().nth(1).ok_or("usage: synthetic FOLDER")?;
-    for model in synthetic::models().into_iter().chain(synthetic::embedders()) {
+    let models = [synthetic::models(), synthetic::embedders(), synthetic::rerankers()];
+    for model in models.into_iter().flatten() {
         let path = Path::new(&folder).join(format!("{}.gguf", model.name));
         fs::write(path, model.bytes(GgmlDType::F32))?;
     }

@@ -5,11 +5,12 @@ use std::{ops::ControlFlow, sync::Arc, time::Duration};
 use gguf::File;
 
 use crate::{
-    Engine, Error, Estimate, Event, Info, LoadOptions, Pooling, Sequence, SequenceId, Tokenizer,
+    Engine, Error, Estimate, Event, Info, LoadOptions, Pooling, Reranker, Sequence, SequenceId, Tokenizer,
     compute::Compute,
     device::DeviceTransformer,
-    model::{Batch, Hidden, Logits, Model, Output},
-    pages::PageId,
+    model::{Batch, Logits, Model, Output, RANKS_NOTHING},
+    pages::{PageId, pages_for},
+    pooling::{self, Pass},
     scheduler::Scheduler,
     spec::Spec,
     transformer::{Setup, Transformer},
@@ -19,8 +20,10 @@ use crate::{
 pub struct CandleEngine {
     scheduler: Scheduler<Box<dyn Model>>,
     info: Info,
-    /// Tokens of one forward pass when a whole text is run at once.
-    chunk: usize,
+    /// What goes through the model at once where nothing is generated.
+    pass: Pass,
+    /// How a reranker makes one row of a pair.
+    whole: Pooling,
 }
 
 // === impl CandleEngine ===
@@ -50,6 +53,7 @@ impl CandleEngine {
             let piece = token.map(|token| tokenizer.piece_with_special(token)).unwrap_or_default();
             String::from_utf8_lossy(piece).into_owned()
         };
+        let rerank_template = gguf.metadata.str("tokenizer.chat_template.rerank")?;
         let info = Info {
             architecture: spec.architecture.to_owned(),
             slots: limits.slots,
@@ -59,11 +63,13 @@ impl CandleEngine {
             vocab_size: spec.vocab_size,
             size_bytes: Estimate::of(gguf, &spec, options.device, limits).total_bytes(),
             pooling: spec.pooling,
+            reranker: spec.is_reranker.then_some(Reranker { template: rerank_template.map(str::to_owned) }),
             chat_template: gguf.metadata.str("tokenizer.chat_template")?.map(str::to_owned),
             add_bos: tokenizer.add_bos(),
             bos: text(tokenizer.bos()),
             eos: text(tokenizer.eos()),
         };
+        let whole = spec.whole();
         let setup = Setup {
             compute: Compute::new(options.threads, options.tier)?,
             pages: limits.pages,
@@ -75,7 +81,9 @@ impl CandleEngine {
             None => Box::new(Transformer::load(file, spec, setup, progress)?),
         };
         let scheduler = Scheduler::new(model, Arc::new(tokenizer), limits);
-        Ok(CandleEngine { scheduler, info, chunk: limits.chunk })
+        // Where nobody generates, nobody else needs the pages.
+        let pages = if info.pooling.is_some() { limits.pages } else { pages_for(limits.context_length) };
+        Ok(CandleEngine { scheduler, info, pass: Pass { tokens: limits.chunk, pages }, whole })
     }
 
     /// The scores after each of `tokens`, run as one sequence of its own: for comparing with other engines.
@@ -93,31 +101,33 @@ impl CandleEngine {
         Ok(rows)
     }
 
-    /// The vector of one input.
-    fn embed_one(&mut self, tokens: &[u32]) -> Result<Vec<f32>, Error> {
-        let width = self.info.embedding_length;
-        let pooling = self.info.pooling.unwrap_or(Pooling::Mean);
-        let mut pooled: Option<Vec<f32>> = None;
-        self.run_chunks(tokens, |model, batch| {
-            let Hidden { rows, faults } = model.hidden(batch)?; // [n, width]
-            if let Some(error) = faults.into_iter().flatten().next() {
-                return Err(error);
-            }
-            for row in rows.chunks_exact(width) {
-                match &mut pooled {
-                    None => pooled = Some(row.to_vec()),
-                    Some(_) if pooling == Pooling::Cls => {}
-                    Some(pooled) if pooling == Pooling::Last => pooled.copy_from_slice(row),
-                    Some(pooled) => pooled.iter_mut().zip(row).for_each(|(sum, value)| *sum += value),
-                }
-            }
-            Ok(())
-        })?;
-        let mut pooled = pooled.ok_or(Error::EmptyPrompt)?;
-        if pooling == Pooling::Mean {
-            pooled.iter_mut().for_each(|value| *value /= tokens.len() as f32);
+    /// One pooled row per input; short inputs share a pass.
+    fn pool(&mut self, inputs: &[Vec<u32>], pooling: Pooling) -> Result<Vec<Vec<f32>>, Error> {
+        inputs.iter().try_for_each(|tokens| self.check(tokens))?;
+        let mut pooled = Vec::with_capacity(inputs.len());
+        let mut rest = inputs;
+        while !rest.is_empty() {
+            let (group, after) = rest.split_at(self.pass.fitting(rest));
+            let pass = self.pass;
+            let run = |model: &mut Box<dyn Model>, pages: &[PageId]| {
+                pass.run(model.as_mut(), (group, pages), pooling)
+            };
+            pooled.extend(self.scheduler.borrow(pooling::positions(group), run)?);
+            rest = after;
         }
         Ok(pooled)
+    }
+
+    /// Fails on what cannot be run as one sequence.
+    fn check(&self, tokens: &[u32]) -> Result<(), Error> {
+        let context_length = self.info.context_length;
+        if tokens.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        if tokens.len() > context_length {
+            return Err(Error::PromptTooLong { tokens: tokens.len(), context_length });
+        }
+        self.scheduler.check_tokens(tokens)
     }
 
     /// Runs `tokens` through `work` in chunks, in pages that are free between two steps.
@@ -126,15 +136,8 @@ impl CandleEngine {
         tokens: &[u32],
         mut work: impl FnMut(&mut dyn Model, &Batch<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let context_length = self.info.context_length;
-        if tokens.is_empty() {
-            return Err(Error::EmptyPrompt);
-        }
-        if tokens.len() > context_length {
-            return Err(Error::PromptTooLong { tokens: tokens.len(), context_length });
-        }
-        self.scheduler.check_tokens(tokens)?;
-        let chunk = self.chunk;
+        self.check(tokens)?;
+        let chunk = self.pass.tokens;
         self.scheduler.borrow(tokens.len(), |model, pages: &[PageId]| {
             for (at, tokens) in tokens.chunks(chunk).enumerate() {
                 let mut batch = Batch::default();
@@ -183,6 +186,15 @@ impl Engine for CandleEngine {
     }
 
     fn embed(&mut self, inputs: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, Error> {
-        inputs.iter().map(|tokens| self.embed_one(tokens)).collect()
+        self.pool(inputs, self.info.pooling.unwrap_or(Pooling::Mean))
+    }
+
+    fn rank(&mut self, pairs: &[Vec<u32>]) -> Result<Vec<f32>, Error> {
+        if self.info.reranker.is_none() {
+            return Err(RANKS_NOTHING);
+        }
+        // Not the pooling of the file, which is about vectors.
+        let rows = self.pool(pairs, self.whole)?.concat(); // [n, width]
+        self.scheduler.borrow(0, |model, _| model.rank(&rows))
     }
 }

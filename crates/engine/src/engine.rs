@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{Error, Event, Sequence, SequenceId, Tokenizer};
+use crate::{Error, Event, Reranker, Sequence, SequenceId, Tokenizer};
 
 /// One loaded model that runs up to `slots` sequences at once.
 pub trait Engine: Send {
@@ -40,6 +40,10 @@ pub trait Engine: Send {
 
     /// One pooled row of `embedding_length` per input, not normalised.
     fn embed(&mut self, inputs: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, Error>;
+
+    /// How well each document answers its query, as a logit: 0 is even chances. A pair is what
+    /// [`Pairs`](crate::Pairs) make. Only for a model with [`Info::reranker`].
+    fn rank(&mut self, pairs: &[Vec<u32>]) -> Result<Vec<f32>, Error>;
 }
 
 /// What a loaded model is: facts for status answers, memory accounting and prompt building.
@@ -58,6 +62,8 @@ pub struct Info {
     pub size_bytes: u64,
     /// Set for a model without a language head: how its rows become one vector.
     pub pooling: Option<Pooling>,
+    /// Set for a model that tells how well a document answers a query.
+    pub reranker: Option<Reranker>,
     /// The Jinja chat template inside the model file.
     pub chat_template: Option<String>,
     /// Whether a prompt starts with the beginning-of-sequence token.

@@ -15,6 +15,7 @@ mod load;
 mod model;
 mod pages;
 mod pool;
+mod pooling;
 mod sampler;
 mod scheduler;
 mod sequence;

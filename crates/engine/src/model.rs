@@ -27,7 +27,14 @@ pub(crate) trait Model: Send {
     fn hidden(&mut self, _batch: &Batch<'_>) -> Result<Hidden, Error> {
         Err(Error::Unsupported { what: "make embeddings" })
     }
+
+    /// The logits of a reranker: one for each of the pooled `rows`, [n, width].
+    fn rank(&mut self, _rows: &[f32]) -> Result<Vec<f32>, Error> {
+        Err(RANKS_NOTHING)
+    }
 }
+
+pub(crate) const RANKS_NOTHING: Error = Error::Unsupported { what: "rank documents" };
 
 /// What a model thinks of tokens before it scores the next ones.
 #[derive(Debug, Default)]
@@ -90,6 +97,10 @@ impl<M: Model + ?Sized> Model for Box<M> {
 
     fn hidden(&mut self, batch: &Batch<'_>) -> Result<Hidden, Error> {
         (**self).hidden(batch)
+    }
+
+    fn rank(&mut self, rows: &[f32]) -> Result<Vec<f32>, Error> {
+        (**self).rank(rows)
     }
 }
 

@@ -57,6 +57,8 @@ pub(crate) struct Spec {
     pub original_context_length: usize,
     /// Set for an embedder.
     pub pooling: Option<Pooling>,
+    /// Whether it has a head that tells how well a document answers a query.
+    pub is_reranker: bool,
     pub has_head: bool,
     /// Whether a position sees only what is before it. Where it sees everything, an input is one chunk.
     pub is_causal: bool,
@@ -92,6 +94,8 @@ impl Spec {
             return Err(keys.wrong("attention.causal", "must be true in a model with sliding windows"));
         }
         let is_embedder = !is_causal || !arch.has_head;
+        let is_reranker = gguf.is_reranker();
+        let usual = if is_reranker { Some(whole(is_causal)) } else { is_embedder.then_some(Pooling::Mean) };
         let output_soft_cap = keys.positive("final_logit_softcapping")?;
         let original = keys.optional_count("rope.scaling.original_context_length", MAX_CONTEXT)?;
         Ok(Spec {
@@ -115,7 +119,8 @@ impl Spec {
             local_rope: local_base.map(|base| rope.local(base)),
             rope,
             original_context_length: original.unwrap_or(train_context_length),
-            pooling: read_pooling(keys)?.or(is_embedder.then_some(Pooling::Mean)),
+            pooling: read_pooling(keys)?.or(usual),
+            is_reranker,
             has_head: arch.has_head,
             is_causal,
         })
@@ -125,6 +130,11 @@ impl Spec {
     pub fn heads(&self, at: usize) -> Heads {
         let window = self.window.as_ref().filter(|_| self.is_local(at)).map(|window| window.tokens);
         Heads { window, ..self.heads }
+    }
+
+    /// The row that a reranker reads.
+    pub fn whole(&self) -> Pooling {
+        whole(self.is_causal)
     }
 
     /// Whether block `at` sees only a window.
@@ -182,13 +192,19 @@ fn read_vocab_size(gguf: &Gguf) -> Result<usize, Error> {
     })
 }
 
+/// Which row stands for all: the first where it sees ahead, else the last.
+fn whole(is_causal: bool) -> Pooling {
+    if is_causal { Pooling::Last } else { Pooling::Cls }
+}
+
 fn read_pooling(keys: Keys<'_>) -> Result<Option<Pooling>, Error> {
     match keys.number("pooling_type")? {
-        None | Some(0) => Ok(None),
+        // 4 is ranking, which names no way to make a vector.
+        None | Some(0 | 4) => Ok(None),
         Some(1) => Ok(Some(Pooling::Mean)),
         Some(2) => Ok(Some(Pooling::Cls)),
         Some(3) => Ok(Some(Pooling::Last)),
-        Some(other) => Err(keys.wrong("pooling_type", &format!("must be between 0 and 3, got {other}"))),
+        Some(other) => Err(keys.wrong("pooling_type", &format!("must be between 0 and 4, got {other}"))),
     }
 }
 

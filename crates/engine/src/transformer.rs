@@ -8,6 +8,7 @@ mod entry;
 mod experts;
 mod feed_forward;
 mod norm;
+mod ranker;
 
 use std::sync::Arc;
 
@@ -36,6 +37,7 @@ pub(crate) use entry::{Embed, Entry};
 pub(crate) use experts::{Experts, SharedExpert};
 pub(crate) use feed_forward::FeedForward;
 pub(crate) use norm::Norm;
+pub(crate) use ranker::Ranker;
 
 /// Rows that a thread adds up at least: what makes waking it worth while.
 const ROW_GRAIN: usize = 8;
@@ -50,6 +52,7 @@ pub(crate) struct Transformer {
     output_norm: Option<Norm>,
     /// `None` = an embedder.
     head: Option<Linear>,
+    ranker: Option<Ranker>,
     frequencies: Vec<f32>,
     local_frequencies: Option<Vec<f32>>,
     cache: Cache,
@@ -270,5 +273,9 @@ impl Model for Transformer {
             norm.apply(self.compute.cpu, &mut rows);
         }
         Ok(Hidden { rows, faults })
+    }
+
+    fn rank(&mut self, rows: &[f32]) -> Result<Vec<f32>, Error> {
+        Ranker::rank(self.ranker.as_ref(), &self.compute, rows)
     }
 }

@@ -134,6 +134,18 @@ impl<'a, B: Backend> Weights<'a, B> {
         self.backend.linear(weight, self.vector(&format!("{name}.bias"), rows)?)
     }
 
+    /// The map `name` for the host, of as many rows as it has, with its bias if it has one; `None` = the file lacks it.
+    pub fn host_linear(&mut self, name: &str, cols: usize) -> Result<Option<Linear>, Error> {
+        let weight = format!("{name}.weight");
+        let Some(shape) = self.shape(&weight) else { return Ok(None) };
+        // A single row may be written as a vector; there is always one.
+        let rows = shape.get(1).copied().unwrap_or(1).max(1) as usize;
+        let shape = if shape.len() == 1 { vec![cols] } else { vec![cols, rows] };
+        let tensor = self.take(&weight, &shape)?.ok_or_else(|| missing(&weight))?;
+        let weights = self.backend.host().matrix(self.rows(tensor, 0..rows, cols)?)?;
+        Ok(Some(Linear::new(weights, self.vector(&format!("{name}.bias"), rows)?)))
+    }
+
     /// The maps that the tensor `name` holds one below another, `parts` rows each.
     pub fn fused<const N: usize>(
         &mut self,

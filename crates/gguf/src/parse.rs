@@ -67,6 +67,17 @@ impl Gguf {
         self.tensors.iter().fold(0, |sum: u64, tensor| sum.saturating_add(tensor.elements()))
     }
 
+    /// Whether it is a reranker: its pooling is ranking, or it has a classifier with one label. Converters write the pooling
+    /// only for some of them.
+    pub fn is_reranker(&self) -> bool {
+        let pooling = self.metadata.arch_u64("pooling_type").ok().flatten();
+        let has_one_label = || {
+            self.tensor("cls.output.weight")
+                .is_some_and(|tensor| tensor.shape.get(1).is_none_or(|rows| *rows == 1))
+        };
+        pooling == Some(4) || has_one_label()
+    }
+
     /// The name of `general.file_type`: `Q4_K_M`; `unknown` when absent, strange, or F32 (as in Ollama).
     pub fn file_type(&self) -> &'static str {
         let found = self.metadata.get("general.file_type").and_then(Value::as_u64);

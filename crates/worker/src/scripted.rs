@@ -1,7 +1,8 @@
 //! An engine without a model: it serves any name, answers with a text that derives from prompt and seed, and keeps a
 //! fixed token rate. Tests and benchmarks of everything above the engine run on it.
 //!
-//! A prompt that contains `[[say TEXT]]` is answered with that text, so that a test can have any answer it needs.
+//! A prompt that contains `[[say TEXT]]` is answered with that text, so that a test can have any answer it needs. A document
+//! answers a query by the share of the query's words that it has.
 //! Grammars are not looked at.
 
 mod pace;
@@ -9,7 +10,7 @@ mod script;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use engine::{Engine, Error, Event, FinishReason, Info, Logprobs, Sequence, SequenceId, Tokenizer};
+use engine::{Engine, Error, Event, FinishReason, Info, Logprobs, Reranker, Sequence, SequenceId, Tokenizer};
 
 pub use self::pace::{Pace, SystemPace};
 use crate::hash;
@@ -68,6 +69,7 @@ impl Scripted {
             vocab_size: tokenizer.vocab_size(),
             size_bytes: size_bytes(slots, context_length),
             pooling: None,
+            reranker: Some(Reranker::default()),
             chat_template: None,
             add_bos: false,
             bos: String::new(),
@@ -177,6 +179,15 @@ impl Engine for Scripted {
             .iter()
             .map(|input| if input.is_empty() { Err(Error::EmptyPrompt) } else { Ok(row(input)) })
             .collect()
+    }
+
+    fn rank(&mut self, pairs: &[Vec<u32>]) -> Result<Vec<f32>, Error> {
+        let end = self.tokenizer.eos();
+        let rank = |pair: &Vec<u32>| match pair.is_empty() {
+            true => Err(Error::EmptyPrompt),
+            false => Ok(script::rank(pair, end, &self.tokenizer)),
+        };
+        pairs.iter().map(rank).collect()
     }
 }
 

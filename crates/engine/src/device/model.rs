@@ -17,7 +17,7 @@ use crate::{
     load::KvType,
     model::{Batch, Hidden, Logits, Model},
     spec::Spec,
-    transformer::{Before, Body, Branch, Embed, Parts, Setup},
+    transformer::{Before, Body, Branch, Embed, Parts, Ranker, Setup},
     weights::Weights,
 };
 
@@ -156,5 +156,9 @@ impl Model for DeviceTransformer {
         let stream = self.run_blocks(batch, &mut faults)?;
         let rows = self.normalise(stream)?.flatten_all()?.to_vec1()?;
         Ok(Hidden { rows, faults })
+    }
+
+    fn rank(&mut self, rows: &[f32]) -> Result<Vec<f32>, Error> {
+        Ranker::rank(self.parts.ranker.as_ref(), &self.placement.compute, rows)
     }
 }

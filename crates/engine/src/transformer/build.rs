@@ -12,6 +12,7 @@ use super::{
     experts::{self, SharedExpert},
     feed_forward::FeedForward,
     norm::Norm,
+    ranker::Ranker,
 };
 use crate::{
     Error,
@@ -41,6 +42,7 @@ pub(crate) struct Parts<B: Backend> {
     pub branches: Vec<Branch<B>>,
     pub output_norm: Option<B::Norm>,
     pub head: Option<B::Linear>,
+    pub ranker: Option<Ranker>,
     pub frequencies: Vec<f32>,
     pub local_frequencies: Option<Vec<f32>>,
 }
@@ -62,6 +64,7 @@ impl<B: Backend> Parts<B> {
             }
         };
         let head = spec.has_head.then(|| head(&mut weights, spec, &embedding)).transpose()?;
+        let ranker = Ranker::load(&mut weights, spec)?;
         let factors = rope_factors(&mut weights, spec, context_length)?;
         let output_norm = place(&weights, output_norm)?;
         weights.finish()?;
@@ -71,6 +74,7 @@ impl<B: Backend> Parts<B> {
             branches,
             output_norm,
             head,
+            ranker,
             frequencies: spec.rope.frequencies(factors.as_deref()),
             local_frequencies: spec.local_rope.as_ref().map(|rope| rope.frequencies(None)),
         })
@@ -92,6 +96,7 @@ impl Transformer {
             branches: parts.branches,
             output_norm: parts.output_norm,
             head: parts.head,
+            ranker: parts.ranker,
             frequencies: parts.frequencies,
             local_frequencies: parts.local_frequencies,
             cache: Cache::new(Shape::of(&spec, setup.kv_type), setup.pages),

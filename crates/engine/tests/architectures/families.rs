@@ -144,8 +144,8 @@ fn what_an_embedder_lacks_is_named() {
     }
     let text = with_key("bert", "bert.context_length", Some(80u32.into()));
     assert_eq!(text, "tensor `position_embd.weight` must have shape [64, 80], got [64, 64]");
-    let text = with_key("bert", "bert.pooling_type", Some(4u32.into()));
-    assert!(text.contains("`bert.pooling_type`: must be between 0 and 3, got 4"), "{text}");
+    let text = with_key("bert", "bert.pooling_type", Some(5u32.into()));
+    assert!(text.contains("`bert.pooling_type`: must be between 0 and 4, got 5"), "{text}");
     let text = with_key("bert", "bert.attention.causal", Some(1u32.into()));
     assert!(text.contains("`bert.attention.causal`"), "{text}");
     let text = with_key("gemma3", "gemma3.attention.causal", Some(false.into()));
@@ -171,6 +171,35 @@ fn an_embedder_makes_vectors_of_what_it_can_see_at_once_and_nothing_else() {
     }
     let mut bert = load(&named("bert").bytes(GgmlDType::F32), options(1, 16)).unwrap();
     assert_eq!(bert.logits(&tokens(3)), Err(Error::Unsupported { what: "score tokens" }));
+}
+
+#[test]
+fn a_reranker_needs_its_head_and_others_rank_nothing() {
+    assert_eq!(without("bert-dense", "cls.weight"), "tensor `cls.output.weight` is missing");
+    let text = refused(&poisoned("bert-rank", "cls.weight", f32::NAN));
+    assert!(text.starts_with("tensor `cls.weight` is not a finite number"), "{text}");
+    for name in ["bert", "llama"] {
+        let mut engine = load(&named(name).bytes(GgmlDType::F32), options(1, 16)).unwrap();
+        let text = engine.rank(&[tokens(5)]).unwrap_err().to_string();
+        assert_eq!(text, "this model cannot rank documents");
+    }
+    let mut engine = load(&named("bert-rank").bytes(GgmlDType::F32), options(1, 16)).unwrap();
+    assert_eq!(engine.rank(&[]), Ok(vec![]));
+    assert_eq!(engine.rank(&[tokens(5), vec![]]), Err(Error::EmptyPrompt));
+    let error = Error::PromptTooLong { tokens: 65, context_length: 64 };
+    assert_eq!(engine.rank(&[tokens(65)]), Err(error));
+    let broken = overflowing("bert-rank", "cls.output.weight");
+    let text = load(&broken, options(1, 16)).unwrap().rank(&[tokens(5)]).unwrap_err().to_string();
+    assert!(text.starts_with("what the classification head (`cls`) computed is not a finite"), "{text}");
+}
+
+#[test]
+fn a_classifier_of_many_labels_is_no_reranker() {
+    let bytes = changed(&named("qwen3-rank"), &[("qwen3.pooling_type", Some(3u32.into()))], |_, _| true);
+    assert_eq!(
+        refused(&bytes),
+        "tensor `cls.output.weight` is unknown in architecture \"qwen3\"; without it the model would be wrong"
+    );
 }
 
 #[test]

@@ -7,7 +7,8 @@
 
 Per model, after `tokens` run as one batch on the CPU with flash attention off and an f16 KV cache: in `models` for each of
 `positions` the logits of every 12th token, and in `best` for every position the token with the highest logit.
-In `embeddings` for each of the embedders the pooled row of the first tokens, as many as each of `counts`. The weights are F32, so nothing is quantized on the way and another
+In `ranks` for each of the rerankers the score of the same: a logit, or where yes stands against no a probability.
+In `embeddings` for each of the embedders and rerankers the pooled row of the first tokens, as many as each of `counts`. The weights are F32, so nothing is quantized on the way and another
 engine must agree to the rounding of the cache.
 """
 
@@ -24,18 +25,25 @@ VOCAB, LENGTH, STRIDE = 288, 48, 12
 POSITIONS = [0, 7, 20, 47]
 WIDTH, COUNTS = 64, [1, 20, 48]
 EMBEDDERS = ["bert", "bert-cls", "nomic-bert", "qwen3-last"]
+RERANKERS = {
+    "bert-rank": llama_cpp.LLAMA_POOLING_TYPE_CLS,
+    "bert-label": llama_cpp.LLAMA_POOLING_TYPE_CLS,
+    "bert-dense": llama_cpp.LLAMA_POOLING_TYPE_CLS,
+    "qwen3-rank": llama_cpp.LLAMA_POOLING_TYPE_LAST,
+}
 TOKENS = [3 + (at * 37 + at * at * 5 + 11) % (VOCAB - 3) for at in range(LENGTH)]
 
 # llama.cpp reads these keys for a few architectures only, so it is told.
 TOLD = {"llama-yarn": {"yarn_beta_fast": 4.0, "yarn_beta_slow": 0.5}}
 
 
-def run(path, tokens, embeds):
+def run(path, tokens, embeds, pooling=llama_cpp.LLAMA_POOLING_TYPE_UNSPECIFIED):
     """The context after `tokens`."""
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = 64
     params.embeddings = embeds
+    params.pooling_type = pooling
     params.n_threads = params.n_threads_batch = 1
     params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
     for name, value in TOLD.get(path.stem, {}).items():
@@ -57,19 +65,24 @@ def logits(path):
     return np.array(rows.contents, dtype=np.float32).reshape(LENGTH, VOCAB)
 
 
-def embeddings(path):
+def embeddings(path, width, *pooling):
     rows = []
     for count in COUNTS:
-        found = llama_cpp.llama_get_embeddings_seq(run(path, TOKENS[:count], True), 0)
-        rows.append([round(found[at], 5) for at in range(WIDTH)])
+        found = llama_cpp.llama_get_embeddings_seq(run(path, TOKENS[:count], True, *pooling), 0)
+        rows.append([round(found[at], 5) for at in range(width)])
     return rows
 
 
 def main(folder):
-    golden = {"stride": STRIDE, "tokens": TOKENS, "positions": POSITIONS, "counts": COUNTS, "embeddings": {}, "best": {}, "models": {}}
+    golden = {"stride": STRIDE, "tokens": TOKENS, "positions": POSITIONS, "counts": COUNTS, "embeddings": {}, "ranks": {}, "best": {}, "models": {}}
     for path in sorted(pathlib.Path(folder).glob("*.gguf")):
         if path.stem in EMBEDDERS:
-            golden["embeddings"][path.stem] = embeddings(path)
+            golden["embeddings"][path.stem] = embeddings(path, WIDTH)
+            continue
+        if path.stem in RERANKERS:
+            golden["embeddings"][path.stem] = embeddings(path, WIDTH, RERANKERS[path.stem])
+            ranks = embeddings(path, 1, llama_cpp.LLAMA_POOLING_TYPE_RANK)
+            golden["ranks"][path.stem] = [row[0] for row in ranks]
             continue
         rows = logits(path)
         golden["best"][path.stem] = rows.argmax(axis=1).tolist()

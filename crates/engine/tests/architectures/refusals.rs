@@ -71,7 +71,7 @@ fn keys_that_lie_are_named_with_their_bound_and_value() {
         ("llama.rope.dimension_count", 7, "must be even, got 7"),
         ("llama.rope.dimension_count", 18, "between 1 and 16, got 18"),
         ("llama.expert_count", 2000, "between 1 and 1024, got 2000"),
-        ("llama.pooling_type", 4, "between 0 and 3, got 4"),
+        ("llama.pooling_type", 5, "between 0 and 4, got 5"),
     ];
     for (key, value, problem) in cases {
         let text = with_key(key, value);

@@ -5,7 +5,7 @@ use candle_core::quantized::GgmlDType as Kind;
 use engine::{Engine, KvType, LoadOptions, Sampling, Sequence, Tier};
 
 use crate::engines::{drain, greedy, load, options};
-use crate::synthetic::{Model, embedders, models, tokens};
+use crate::synthetic::{Model, embedders, models, rerankers, tokens};
 
 pub const KINDS: [Kind; 13] = [
     Kind::F32,
@@ -24,7 +24,11 @@ pub const KINDS: [Kind; 13] = [
 ];
 
 pub fn named(name: &str) -> Model {
-    models().into_iter().chain(embedders()).find(|model| model.name == name).expect("a model of that name")
+    [models(), embedders(), rerankers()]
+        .concat()
+        .into_iter()
+        .find(|model| model.name == name)
+        .expect("a model of that name")
 }
 
 #[test]
@@ -199,6 +203,38 @@ fn embedders_give_the_same_bits_on_every_tier_and_number_of_threads() {
             assert!(on(tier, 3) == scalar, "{} on {tier:?}", model.name);
         }
     }
+}
+
+#[test]
+fn inputs_that_share_a_pass_give_the_same_bits_as_alone() {
+    let inputs: Vec<Vec<u32>> =
+        [3, 1, 33, 64, 9, 2, 31, 8, 5].map(|len| tokens(64)[64 - len..].to_vec()).into();
+    for model in [embedders(), rerankers()].concat() {
+        let mut engine = load(&model.bytes(Kind::Q8_0), options(3, 40)).unwrap();
+        let together = engine.embed(&inputs).unwrap();
+        for (input, row) in inputs.iter().zip(&together) {
+            assert!(engine.embed(std::slice::from_ref(input)).unwrap()[0] == *row, "{}", model.name);
+        }
+        if engine.info().reranker.is_some() {
+            let together = engine.rank(&inputs).unwrap();
+            let alone = inputs.chunks(1).map(|input| engine.rank(input).unwrap()[0]);
+            assert!(alone.eq(together), "{}", model.name);
+        }
+    }
+}
+
+#[test]
+fn a_language_model_makes_vectors_of_many_inputs_while_it_answers() {
+    let inputs: Vec<Vec<u32>> = (1..12).map(tokens).collect();
+    let bytes = named("llama").bytes(Kind::F32);
+    let mut engine = load(&bytes, options(2, 16)).unwrap();
+    let idle = engine.embed(&inputs).unwrap();
+    engine.admit(greedy(1, tokens(20), 8)).unwrap();
+    engine.step().unwrap();
+    assert!(engine.embed(&inputs).unwrap() == idle);
+    let mut alone = load(&bytes, options(2, 16)).unwrap();
+    alone.admit(greedy(1, tokens(20), 8)).unwrap();
+    assert_eq!(drain(&mut engine), drain(&mut alone));
 }
 
 #[test]

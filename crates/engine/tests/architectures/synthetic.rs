@@ -13,7 +13,7 @@ mod tensors;
 #[path = "synthetic/vocabulary.rs"]
 mod vocabulary;
 
-pub use rows::{embedders, models};
+pub use rows::{embedders, models, rerankers};
 
 pub const VOCAB: usize = 288;
 pub const CONTEXT: u32 = 64;
@@ -49,6 +49,12 @@ pub enum Part {
     NormsAfter,
     Positions,
     TokenTypes,
+    /// The head of a reranker: a map, ...
+    Classifier,
+    /// ... one to a single label, ...
+    Label,
+    /// ... or the rows of yes and no.
+    YesNo,
 }
 
 /// A model in a few words.

@@ -21,6 +21,7 @@ fn prompts(context_length: usize, chat_template: Option<&str>) -> Prompts {
         vocab_size: tokenizer.vocab_size(),
         size_bytes: 0,
         pooling: None::<Pooling>,
+        reranker: None,
         chat_template: chat_template.map(String::from),
         add_bos: false,
         bos: "<s>".into(),

@@ -226,6 +226,10 @@ impl Engine for Broken {
     fn embed(&mut self, inputs: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, engine::Error> {
         self.inner.embed(inputs)
     }
+
+    fn rank(&mut self, pairs: &[Vec<u32>]) -> Result<Vec<f32>, engine::Error> {
+        self.inner.rank(pairs)
+    }
 }
 
 #[tokio::test]

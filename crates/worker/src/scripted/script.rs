@@ -1,4 +1,4 @@
-//! What the scripted engine answers.
+//! What the scripted engine answers, and how it ranks.
 
 use engine::{Sequence, Tokenizer};
 
@@ -21,6 +21,15 @@ pub fn write(sequence: &Sequence, tokenizer: &Tokenizer) -> Vec<u32> {
     let text =
         said(prompt, tokenizer).unwrap_or_else(|| prose(hash::tokens(prompt) ^ sequence.sampling.seed));
     tokenizer.encode(&text, false, false)
+}
+
+/// The logit of a pair: from -4, when the document has no word of the query, to 4, when it has all of them.
+pub fn rank(pair: &[u32], end: Option<u32>, tokenizer: &Tokenizer) -> f32 {
+    let at = pair.iter().position(|token| Some(*token) == end).unwrap_or(pair.len());
+    let (query, document) = (tokenizer.decode(&pair[..at]), tokenizer.decode(&pair[at..]));
+    let words: Vec<&str> = query.split_whitespace().collect();
+    let found = words.iter().filter(|word| document.split_whitespace().any(|other| other == **word)).count();
+    8.0 * found as f32 / words.len().max(1) as f32 - 4.0
 }
 
 /// The text that the last `[[say TEXT]]` of the prompt asks for.

@@ -29,6 +29,30 @@ pub fn embedders() -> Vec<Model> {
     ]
 }
 
+/// All that tell how well a document answers a query.
+pub fn rerankers() -> Vec<Model> {
+    let bert = || vec![LayerNorm, NormsAfter, Positions, TokenTypes, QkvBias, Biases, Ungated];
+    let ahead = || vec![("attention.causal", false.into())];
+    let ranks = || ("pooling_type", 4u32.into());
+    let labels: Value = vec!["yes".to_owned(), "no".to_owned()].into();
+    let full = |name, parts: Vec<Part>, keys: Keys| Model {
+        kv_heads: 4,
+        ..with(name, "bert", [bert(), parts].concat(), keys)
+    };
+    vec![
+        full("bert-rank", vec![Classifier, Label], [ahead(), vec![ranks()]].concat()),
+        // What a converter writes for most: only the tensors tell.
+        full("bert-label", vec![Label], ahead()),
+        full("bert-dense", vec![Classifier], [ahead(), vec![ranks()]].concat()),
+        wide(with(
+            "qwen3-rank",
+            "qwen3",
+            vec![QkNorm, YesNo],
+            vec![ranks(), ("classifier.output_labels", labels)],
+        )),
+    ]
+}
+
 fn llama() -> Model {
     Model {
         name: "llama",

@@ -25,6 +25,11 @@ pub fn of(model: &Model) -> Vec<Named> {
     put_if(Part::OutputBias, "output.bias", &[size(VOCAB)]);
     put_if(Part::Positions, "position_embd.weight", &[width, CONTEXT.into()]);
     put_if(Part::TokenTypes, "token_types.weight", &[width, 2]);
+    put_if(Part::Classifier, "cls.weight", &[width, width]);
+    put_if(Part::Classifier, "cls.bias", &[width]);
+    put_if(Part::Label, "cls.output.weight", &[width, 1]);
+    put_if(Part::Label, "cls.output.bias", &[1]);
+    put_if(Part::YesNo, "cls.output.weight", &[width, 2]);
     put_if(Part::RopeFreqs, "rope_freqs.weight", &[half]);
     put_if(Part::RopeFactors, "rope_factors_long.weight", &[half]);
     put_if(Part::RopeFactors, "rope_factors_short.weight", &[half]);
