@@ -9,6 +9,8 @@ use tempfile::TempDir;
 
 use crate::process::Process;
 
+/// A small reranker that lies in the repository; see `make_reranker.py` beside it.
+pub const RERANKER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/reranker.gguf");
 /// The three real models, fetched by `make models`.
 pub const SMOLLM2: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 pub const GEMMA3: &str = "gemma-3-270m-q4_k_m.gguf";
@@ -170,6 +172,8 @@ pub async fn create(base: &str, name: &str, file: &str) -> Result<()> {
     let bytes = tokio::fs::read(path).await?;
     let answer = http.post(format!("{base}/api/blobs/{digest}")).body(bytes).send().await?;
     ensure!(answer.status().is_success(), "upload: {}", answer.text().await?);
+    // Of a path only the name: a file of a model lies in no folder.
+    let file = file.rsplit('/').next().unwrap_or(file);
     let body = json!({"model": name, "files": {file: digest}, "stream": false});
     let answer = http.post(format!("{base}/api/create")).json(&body).send().await?;
     ensure!(answer.status().is_success(), "create: {}", answer.text().await?);

@@ -6,7 +6,7 @@
 use serde_json::json;
 use tempfile::TempDir;
 use tests::{
-    cluster::{self, Cluster, MINILM, SMOLLM2, models},
+    cluster::{self, Cluster, MINILM, RERANKER, SMOLLM2, models},
     javascript, python,
 };
 
@@ -53,6 +53,7 @@ async fn the_real_clients_work() {
     let (cluster, scripted) = (Cluster::serve(&[]).await.unwrap(), scripted(&folder).await);
     cluster.create("minilm", MINILM).await.unwrap();
     cluster.create("smollm2", SMOLLM2).await.unwrap();
+    cluster.create("reranker", RERANKER).await.unwrap();
     let (base, script) = (cluster.base(0).unwrap(), scripted.base(0).unwrap());
     let gguf = models().unwrap().join(SMOLLM2);
     tokio::task::block_in_place(|| {
@@ -61,6 +62,7 @@ async fn the_real_clients_work() {
         python::play("langchain_client.py", &base, &[&script]).unwrap();
         python::play("llama_index_client.py", &base, &[&script]).unwrap();
         javascript::play("ollama_client.mjs", &base, &[&script]).unwrap();
+        python::play("cohere_client.py", &base, &[]).unwrap();
     });
     cluster.check_logs(&[]).unwrap();
     scripted.check_logs(&[]).unwrap();

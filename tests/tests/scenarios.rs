@@ -10,7 +10,7 @@ use std::{
 
 use tempfile::TempDir;
 use tests::{
-    cluster::{self, Cluster, MINILM, SMOLLM2},
+    cluster::{self, Cluster, MINILM, RERANKER, SMOLLM2},
     scenario::{self, Engine, File, Saved},
 };
 
@@ -71,10 +71,11 @@ async fn start(file: &File, folder: &Path) -> Cluster {
     Cluster::serve(&environment).await.unwrap()
 }
 
-/// The two models that every file finds, but for those with keys.
+/// The three models that every file finds, but for those with keys.
 async fn prepare(base: &str) {
     cluster::create(base, "minilm", MINILM).await.unwrap();
     cluster::create(base, "smollm2", SMOLLM2).await.unwrap();
+    cluster::create(base, "reranker", RERANKER).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

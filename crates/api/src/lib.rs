@@ -10,6 +10,7 @@ pub mod gojson;
 pub mod ollama;
 pub mod openai;
 pub mod options;
+pub mod rerank;
 
 pub use duration::KeepAlive;
 pub use error::{Code, Error, Result};

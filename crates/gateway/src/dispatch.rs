@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 use api::{Code, Result};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use protocol::v1::{EmbedRequest, EmbedResponse, GenerateChunk, GenerateRequest, UnloadRequest};
+use protocol::v1::{
+    EmbedRequest, EmbedResponse, GenerateChunk, GenerateRequest, RerankRequest, RerankResponse, UnloadRequest,
+};
 use registry::Registry;
 use tonic::{Status, Streaming};
 
@@ -112,6 +114,16 @@ impl Dispatcher {
             .open(errand, Journey::new(), |mut client| {
                 let request = request.clone();
                 async move { Ok(client.embed(request).await?.into_inner()) }.boxed()
+            })
+            .await?;
+        Ok((opened.value, opened.route))
+    }
+
+    pub async fn rerank(&self, errand: &Errand, request: RerankRequest) -> Result<(RerankResponse, Route)> {
+        let opened = self
+            .open(errand, Journey::new(), |mut client| {
+                let request = request.clone();
+                async move { Ok(client.rerank(request).await?.into_inner()) }.boxed()
             })
             .await?;
         Ok((opened.value, opened.route))

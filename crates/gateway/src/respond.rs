@@ -4,7 +4,7 @@
 
 use std::any::Any;
 
-use api::{Code, Error, anthropic, gojson, openai};
+use api::{Code, Error, anthropic, gojson, openai, rerank::RerankError};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -33,6 +33,10 @@ pub struct Anthropic {
     pub error: Error,
     pub request_id: String,
 }
+
+/// An error in the envelope of Cohere.
+#[derive(Debug)]
+pub struct Cohere(pub Error);
 
 impl<E: Into<Error>> From<E> for Native {
     fn from(error: E) -> Native {
@@ -64,6 +68,13 @@ impl IntoResponse for Anthropic {
     fn into_response(self) -> Response {
         log(&self.error);
         failed(&self.error, line(&anthropic::ErrorBody::new(&self.error, self.request_id)), BARE_JSON)
+    }
+}
+
+impl IntoResponse for Cohere {
+    fn into_response(self) -> Response {
+        log(&self.0);
+        failed(&self.0, line(&RerankError::from(&self.0)), BARE_JSON)
     }
 }
 

@@ -14,7 +14,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::app::App;
 use crate::guard::{self, Guard};
 use crate::keys;
-use crate::routes::{anthropic, audio, blobs, chat, cloud, create, embed, generate, manage, openai, status};
+use crate::routes::{
+    anthropic, audio, blobs, chat, cloud, create, embed, generate, manage, openai, rerank, status,
+};
 use crate::{call, respond};
 
 type Methods = MethodRouter<Arc<App>>;
@@ -26,8 +28,8 @@ const DELETE: MethodFilter = MethodFilter::DELETE;
 
 /// All routes, ready to serve. The paths are forgiving: `//api/tags/` is `/api/tags`, and so is `/k/KEY/api/tags`.
 pub fn router(app: Arc<App>, guard: Guard) -> Router {
-    let mut routes =
-        native(cloud_routes(openai_routes(Router::new()))).fallback(|| async { respond::not_found() });
+    let mut routes = native(cloud_routes(openai_routes(rerank_routes(Router::new()))))
+        .fallback(|| async { respond::not_found() });
     if let Some(keys) = app.config.keys.clone() {
         routes = routes.layer(middleware::from_fn_with_state(keys, keys::check));
     }
@@ -91,6 +93,16 @@ fn openai_routes(router: Router<Arc<App>>) -> Router<Arc<App>> {
         .route("/v1/embeddings", only("POST", Methods::new().on(POST, openai::embeddings)))
         .route("/v1/models", only("GET", without_head(Methods::new().on(GET, openai::models), "GET")))
         .route("/v1/models/{model}", only("GET", without_head(Methods::new().on(GET, openai::model), "GET")))
+}
+
+/// Ollama has none. Clients join their base addresses, with and without a version, and one of these paths.
+fn rerank_routes(router: Router<Arc<App>>) -> Router<Arc<App>> {
+    router
+        .route("/rerank", only("POST", Methods::new().on(POST, rerank::first)))
+        .route("/v1/rerank", only("POST", Methods::new().on(POST, rerank::first)))
+        .route("/v2/rerank", only("POST", Methods::new().on(POST, rerank::second)))
+        .route("/v1/v2/rerank", only("POST", Methods::new().on(POST, rerank::second)))
+        .route("/api/rerank", only("POST", Methods::new().on(POST, rerank::native)))
 }
 
 /// Any other method is answered as Ollama's router answers it.

@@ -11,4 +11,5 @@ pub mod embed;
 pub mod generate;
 pub mod manage;
 pub mod openai;
+pub mod rerank;
 pub mod status;

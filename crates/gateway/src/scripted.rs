@@ -33,7 +33,7 @@ pub fn model(name: Name) -> Model {
         parameters: Map::new(),
         messages: Vec::new(),
         licenses: Vec::new(),
-        capabilities: vec!["completion".to_owned(), "embedding".to_owned()],
+        capabilities: ["completion", "embedding", "rerank"].map(str::to_owned).to_vec(),
         details: Details::default(),
         name,
     }

@@ -23,6 +23,7 @@ pub(crate) fn detect(evidence: &Evidence<'_>) -> Vec<String> {
     let mut found = Found(evidence.config.capabilities.clone());
     if let Some(weights) = evidence.weights {
         found.add(if weights.pools { "embedding" } else { "completion" }, true);
+        found.add("rerank", weights.ranks);
         found.add("vision", weights.vision);
         found.add("audio", weights.audio);
     }

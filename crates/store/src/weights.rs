@@ -9,6 +9,8 @@ pub(crate) struct Weights {
     pub(crate) embedding_length: Option<u64>,
     /// It pools: an embedder, not a language model.
     pub(crate) pools: bool,
+    /// It tells how well a document answers a query.
+    pub(crate) ranks: bool,
     pub(crate) vision: bool,
     pub(crate) audio: bool,
     /// The Jinja template of the tokenizer.
@@ -32,7 +34,8 @@ impl Weights {
         Weights {
             context_length: get("context_length").and_then(Value::as_u64),
             embedding_length: get("embedding_length").and_then(Value::as_u64),
-            pools: get("pooling_type").is_some(),
+            pools: get("pooling_type").is_some() || gguf.is_reranker(),
+            ranks: gguf.is_reranker(),
             vision: get("vision.block_count").is_some(),
             audio: get("audio.block_count").is_some() || hears(gguf),
             chat_template: text.filter(|text| !text.is_empty()).map(str::to_owned),

@@ -69,9 +69,19 @@ struct Admit {
 #[derive(Debug)]
 struct Embed {
     inputs: VecDeque<Vec<u32>>,
+    wanted: Wanted,
+    /// One for each input so far.
     rows: Vec<Vec<f32>>,
     reply: oneshot::Sender<Result<Vec<Vec<f32>>, Error>>,
     slot: Slot,
+}
+
+/// What an input becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Vector,
+    /// A row of one logit.
+    Rank,
 }
 
 // === impl Runner ===
@@ -123,8 +133,18 @@ impl Runner {
 
     /// One row per input. Dropped, it is cancelled after at most one step.
     pub async fn embed(&self, slot: Slot, inputs: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, Error> {
+        self.pool(slot, inputs, Wanted::Vector).await
+    }
+
+    /// One logit per pair; the rest is as with [`embed`](Runner::embed).
+    pub async fn rank(&self, slot: Slot, pairs: Vec<Vec<u32>>) -> Result<Vec<f32>, Error> {
+        Ok(self.pool(slot, pairs, Wanted::Rank).await?.concat())
+    }
+
+    async fn pool(&self, slot: Slot, inputs: Vec<Vec<u32>>, wanted: Wanted) -> Result<Vec<Vec<f32>>, Error> {
         let (reply, answer) = oneshot::channel();
-        let embed = Embed { rows: Vec::with_capacity(inputs.len()), inputs: inputs.into(), reply, slot };
+        let rows = Vec::with_capacity(inputs.len());
+        let embed = Embed { rows, inputs: inputs.into(), wanted, reply, slot };
         let _ = self.commands.try_send(Command::Embed(embed));
         answer
             .await
@@ -269,7 +289,13 @@ impl Owner {
             tokens += input.len();
             inputs.extend(embed.inputs.pop_front());
         }
-        match self.engine.embed(&inputs) {
+        let made = match embed.wanted {
+            Wanted::Vector => self.engine.embed(&inputs),
+            Wanted::Rank => {
+                self.engine.rank(&inputs).map(|logits| logits.into_iter().map(|logit| vec![logit]).collect())
+            }
+        };
+        match made {
             Ok(rows) => embed.rows.extend(rows),
             Err(error) => return embed.finish(Some(error)),
         }

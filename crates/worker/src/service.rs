@@ -2,6 +2,7 @@
 
 mod embed;
 mod generate;
+mod rerank;
 mod status;
 
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use protocol::{
     to_status,
     v1::{
         EmbedRequest, EmbedResponse, GenerateChunk, GenerateRequest, LoadProgress, LoadRequest,
-        StatusRequest, UnloadRequest, UnloadResponse, WorkerStatus, worker_server,
+        RerankRequest, RerankResponse, StatusRequest, UnloadRequest, UnloadResponse, WorkerStatus,
+        worker_server,
     },
 };
 use tokio_util::sync::CancellationToken;
@@ -62,6 +64,11 @@ impl worker_server::Worker for Service {
 
     async fn embed(&self, request: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Status> {
         let response = embed::embed(&self.replicas, request.into_inner()).await;
+        response.map(Response::new).map_err(to_status)
+    }
+
+    async fn rerank(&self, request: Request<RerankRequest>) -> Result<Response<RerankResponse>, Status> {
+        let response = rerank::rerank(&self.replicas, request.into_inner()).await;
         response.map(Response::new).map_err(to_status)
     }
 

@@ -11,8 +11,8 @@ pub struct Saved(BTreeMap<String, Value>);
 
 impl Saved {
     /// `value` must have the wanted values at their JSON pointers. Some texts stand for more than themselves:
-    /// `~any` for anything but null, `~absent` for nothing, `~saved NAME` for a value that was kept, and
-    /// `~like PATTERN` for a text in which `#` is a digit and `*` is anything.
+    /// `~any` for anything but null, `~absent` for nothing, `~saved NAME` for a value that was kept, `~near NUMBER` for one
+    /// that is off by a thousandth at most, and `~like PATTERN` for a text in which `#` is a digit and `*` is anything.
     pub fn check(&self, wanted: &BTreeMap<String, Value>, value: &Value) -> Result<()> {
         for (pointer, wanted) in wanted {
             let found = value.pointer(pointer);
@@ -22,9 +22,18 @@ impl Saved {
     }
 
     fn is_right(&self, wanted: &Value, found: Option<&Value>) -> Result<bool> {
+        if let (Some(wanted), Some(Value::Object(found))) = (wanted.as_object(), found) {
+            let mut pairs = wanted.iter().map(|(key, wanted)| self.is_right(wanted, found.get(key)));
+            let has_no_more = found.keys().all(|key| wanted.contains_key(key));
+            return Ok(has_no_more && pairs.try_fold(true, |all, right| anyhow::Ok(right? && all))?);
+        }
         let Some(text) = wanted.as_str() else { return Ok(found == Some(wanted)) };
         if let Some(pattern) = text.strip_prefix("~like ") {
             return Ok(found.and_then(Value::as_str).is_some_and(|found| is_like(pattern, found)));
+        }
+        if let Some(number) = text.strip_prefix("~near ") {
+            let number: f64 = number.parse().with_context(|| format!("{number:?} is no number"))?;
+            return Ok(found.and_then(Value::as_f64).is_some_and(|found| (found - number).abs() <= 0.001));
         }
         Ok(match (text, text.strip_prefix("~saved ")) {
             ("~any", _) => found.is_some_and(|found| !found.is_null()),
@@ -103,6 +112,22 @@ mod tests {
         }
         assert!(is_right("~like *é*", &json!({"a": [{"b": "café!"}]})));
         assert!(!is_right("~like a*", &json!({"a": [{"b": 1}]})));
+    }
+
+    #[test]
+    fn numbers_may_be_off_a_little_and_objects_hold_patterns() {
+        assert!(is_right("~near 0.5", &json!({"a": [{"b": 0.5009}]})));
+        assert!(!is_right("~near 0.5", &json!({"a": [{"b": 0.502}]})));
+        assert!(!is_right("~near 0.5", &json!({"a": [{"b": "0.5"}]})));
+        let check = |wanted: Value, found: Value| {
+            Saved::default().check(&[("".to_owned(), wanted)].into(), &found).is_ok()
+        };
+        let wanted = || json!({"x": "~any", "y": {"z": "~near 1"}});
+        assert!(check(wanted(), json!({"x": 3, "y": {"z": 1.0}})));
+        assert!(!check(wanted(), json!({"x": 3, "y": {"z": 1.0}, "w": 1})));
+        assert!(!check(wanted(), json!({"x": 3, "y": {"z": 2.0}})));
+        assert!(!check(wanted(), json!({"y": {"z": 1.0}})));
+        assert!(check(json!({}), json!({})) && !check(json!({}), json!({"a": 1})));
     }
 
     #[test]

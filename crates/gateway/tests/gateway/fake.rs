@@ -16,7 +16,8 @@ use protocol::to_status;
 use protocol::v1::worker_server::{Worker, WorkerServer};
 use protocol::v1::{
     EmbedRequest, EmbedResponse, GenerateChunk, GenerateRequest, LoadProgress, LoadRequest, ReplicaStatus,
-    StatusRequest, UnloadRequest, UnloadResponse, Vector, WorkerStatus, replica_status::State,
+    RerankRequest, RerankResponse, StatusRequest, UnloadRequest, UnloadResponse, Vector, WorkerStatus,
+    replica_status::State,
 };
 use registry::{Device, Permit, Registry, Session, WorkerRecord};
 use tokio::io::DuplexStream;
@@ -88,6 +89,7 @@ struct Replica {
 pub struct Seen {
     pub generate: Vec<GenerateRequest>,
     pub embed: Vec<EmbedRequest>,
+    pub rerank: Vec<RerankRequest>,
     pub load: Vec<LoadRequest>,
     pub unload: Vec<String>,
 }
@@ -375,6 +377,19 @@ impl Worker for Service {
         let tokens = request.inputs.iter().map(|input| input.split_whitespace().count() as u64).sum();
         let embeddings = request.inputs.iter().map(vector).collect();
         Ok(Response::new(EmbedResponse { embeddings, prompt_tokens: tokens }))
+    }
+
+    async fn rerank(&self, request: Request<RerankRequest>) -> Result<Response<RerankResponse>, Status> {
+        let request = request.into_inner();
+        self.0.seen.lock().unwrap().rerank.push(request.clone());
+        let key = request.model.clone().unwrap_or_default().replica_key;
+        let _running = self.0.take_slot(&key).map_err(to_status)?;
+        if request.query == "poison" {
+            return Err(to_status(Error::internal("cannot rank this")));
+        }
+        // The longer, the better.
+        let scores = request.documents.iter().map(|document| document.len() as f64 / 100.0).collect();
+        Ok(Response::new(RerankResponse { scores, prompt_tokens: 9 }))
     }
 
     async fn load(&self, request: Request<LoadRequest>) -> Result<Response<Self::LoadStream>, Status> {

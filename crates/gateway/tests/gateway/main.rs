@@ -18,6 +18,7 @@ mod models;
 mod native;
 mod openai;
 mod queue;
+mod rerank;
 mod responses;
 mod resume;
 mod stress;

@@ -33,7 +33,7 @@ async fn the_version_is_one_that_editors_can_parse() {
 #[tokio::test]
 async fn an_unknown_path_is_answered_as_ollama_answers_it() {
     let rig = Rig::start().await;
-    for path in ["/nothing", "/api", "/api/rerank", "/v1/models/a/b", "/api/generate/x"] {
+    for path in ["/nothing", "/api", "/api/tokenize", "/v1/models/a/b", "/api/generate/x"] {
         let reply = rig.get(path).await;
         assert_eq!((reply.status.as_u16(), reply.text()), (404, "404 page not found"), "{path}");
         assert_eq!(reply.header("content-type"), "text/plain");

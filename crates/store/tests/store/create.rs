@@ -3,6 +3,7 @@
 use std::sync::mpsc;
 
 use api::ollama::{CreateRequest, Progress};
+use gguf::TensorType;
 use serde_json::{Value, json};
 use store::{CreateSpec, Digest, Result};
 use template::Kind;
@@ -304,6 +305,26 @@ async fn an_embedder_cannot_complete() {
     let model = folder.get("e").await.unwrap();
     assert_eq!(model.capabilities, ["embedding"]);
     assert!(model.can("embedding") && !model.can("completion"));
+}
+
+#[tokio::test]
+async fn a_reranker_can_embed_too() {
+    let folder = Folder::new();
+    let mut by_key = writer("llama", "k");
+    by_key.metadata("llama.pooling_type", 4u32).unwrap();
+    // What a converter writes for most of them.
+    let mut by_tensor = writer("llama", "t");
+    by_tensor.tensor("cls.output.weight", &[32, 1], TensorType::F32, vec![0; 128]).unwrap();
+    for (name, writer) in [("k", by_key), ("t", by_tensor)] {
+        let digest = folder.upload(writer.to_bytes().unwrap()).await;
+        folder.create(json!({"model": name, "files": {"r.gguf": digest.to_string()}})).await.unwrap();
+        assert_eq!(folder.get(name).await.unwrap().capabilities, ["embedding", "rerank"]);
+    }
+    let mut classifier = writer("llama", "c");
+    classifier.tensor("cls.output.weight", &[32, 3], TensorType::F32, vec![0; 384]).unwrap();
+    let digest = folder.upload(classifier.to_bytes().unwrap()).await;
+    folder.create(json!({"model": "c", "files": {"c.gguf": digest.to_string()}})).await.unwrap();
+    assert!(!folder.get("c").await.unwrap().can("rerank"));
 }
 
 #[tokio::test]

@@ -45,28 +45,15 @@ struct Wish {
 
 impl Wish {
     fn tokenize(&self, text: &str, info: &Info, tokenizer: &Tokenizer) -> Result<Vec<u32>, Error> {
-        let mut tokens = tokenizer.encode(text, true, true);
-        if tokens.is_empty() {
-            // A model without a beginning of sequence: an empty text still has an end.
-            tokens.extend(tokenizer.eos());
-        }
-        if tokens.len() <= info.context_length {
-            return Ok(tokens);
-        }
-        if !self.truncate {
+        let tokens = encode(text, tokenizer);
+        if tokens.len() > info.context_length && !self.truncate {
             return Err(Error::invalid("the input length exceeds the context length"));
         }
-        let end = tokens.pop().filter(|end| Some(*end) == tokenizer.eos());
-        // The end of sequence that some embedders read their answer from stays at the end.
-        tokens.truncate(info.context_length - usize::from(end.is_some()));
-        tokens.extend(end);
-        Ok(tokens)
+        Ok(cut(tokens, info.context_length, tokenizer))
     }
 
     fn finish(&self, mut row: Vec<f32>) -> Result<Vector, Error> {
-        if row.iter().any(|value| !value.is_finite()) {
-            return Err(Error::invalid("embedding contains NaN or Inf values"));
-        }
+        check_finite(&row)?;
         let dimensions = self.dimensions as usize;
         if (1..row.len()).contains(&dimensions) {
             row.truncate(dimensions);
@@ -78,8 +65,35 @@ impl Wish {
     }
 }
 
+/// At least one token.
+pub(super) fn encode(text: &str, tokenizer: &Tokenizer) -> Vec<u32> {
+    let mut tokens = tokenizer.encode(text, true, true);
+    if tokens.is_empty() {
+        // A model without a beginning of sequence: an empty text still has an end.
+        tokens.extend(tokenizer.eos());
+    }
+    tokens
+}
+
+/// To `room` tokens. The end of sequence that some embedders read their answer from stays at the end.
+pub(super) fn cut(mut tokens: Vec<u32>, room: usize, tokenizer: &Tokenizer) -> Vec<u32> {
+    if tokens.len() > room {
+        let end = tokens.pop().filter(|end| Some(*end) == tokenizer.eos() && room > 0);
+        tokens.truncate(room - usize::from(end.is_some()));
+        tokens.extend(end);
+    }
+    tokens
+}
+
+pub(super) fn check_finite(row: &[f32]) -> Result<(), Error> {
+    match row.iter().all(|value| value.is_finite()) {
+        true => Ok(()),
+        false => Err(Error::invalid("embedding contains NaN or Inf values")),
+    }
+}
+
 /// To length one; a row of zeros has no direction and stays.
-fn normalize(row: &mut [f32]) {
+pub(super) fn normalize(row: &mut [f32]) {
     let length = row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
     if length > 0.0 {
         row.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// A site whose models folder has that blob, and the request to load it.
-async fn site(blob: &[u8]) -> (Site, LoadRequest, TempDir) {
+pub async fn site(blob: &[u8]) -> (Site, LoadRequest, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     let digest = Digest::of(blob);

@@ -10,4 +10,5 @@ mod ground;
 mod laws;
 mod lifetimes;
 mod loads;
+mod reranks;
 mod tiny;

@@ -9,13 +9,32 @@ pub const TRAIN_CONTEXT_LENGTH: usize = 512;
 
 /// The bytes of the file.
 pub fn gguf() -> Vec<u8> {
+    writer().to_bytes().unwrap()
+}
+
+/// The same as a reranker that answers yes or no.
+pub fn reranker() -> Vec<u8> {
+    let mut writer = writer();
+    writer.metadata("llama.pooling_type", 4u32).unwrap();
+    writer.metadata("tokenizer.chat_template.rerank", "<s>{query}|{document}</s>").unwrap();
+    let mut noise = Noise(2);
+    add(&mut writer, "cls.output", &[WIDTH, 2], &std::array::from_fn::<_, 64, _>(|_| noise.next()));
+    writer.to_bytes().unwrap()
+}
+
+/// The same as an embedder.
+pub fn embedder() -> Vec<u8> {
+    let mut writer = writer();
+    writer.metadata("llama.pooling_type", 1u32).unwrap();
+    writer.to_bytes().unwrap()
+}
+
+fn writer() -> Writer {
     let mut writer = Writer::new();
     metadata(&mut writer);
     tokenizer(&mut writer);
     tensors(&mut writer);
-    let mut bytes = Vec::new();
-    writer.write(&mut bytes).unwrap();
-    bytes
+    writer
 }
 
 fn metadata(writer: &mut Writer) {
