@@ -59,6 +59,7 @@ async fn the_real_clients_work() {
     tokio::task::block_in_place(|| {
         python::play("ollama_client.py", &base, &[gguf.to_str().unwrap(), &script]).unwrap();
         python::play("openai_client.py", &base, &[&script]).unwrap();
+        python::play("anthropic_client.py", &base, &[&script]).unwrap();
         python::play("langchain_client.py", &base, &[&script]).unwrap();
         python::play("llama_index_client.py", &base, &[&script]).unwrap();
         javascript::play("ollama_client.mjs", &base, &[&script]).unwrap();
