@@ -39,6 +39,8 @@ class Terminal:
 
 
 def main(binary: str) -> None:
+    # What is typed here is no history of whoever runs the tests.
+    os.environ["OLLAMA_NOHISTORY"] = "1"
     terminal = Terminal(binary, "run", "m")
     terminal.read_to(b">>> ")
     terminal.type("Please [[say one two three]]\r")

@@ -12,6 +12,7 @@ pub mod javascript;
 pub mod process;
 pub mod python;
 pub mod scenario;
+pub mod terminal;
 
 /// A client for the requests of a test.
 pub fn http() -> reqwest::Client {

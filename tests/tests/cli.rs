@@ -8,7 +8,7 @@ use std::{
 };
 
 use tests::{
-    cluster::{Cluster, SMOLLM2, models},
+    cluster::{Cluster, MINILM, SMOLLM2, models},
     process::binary,
     python,
 };
@@ -29,8 +29,10 @@ impl From<Output> for Said {
 
 /// Runs `caravan ARGUMENTS` with `input` on its standard input.
 fn caravan(base: &str, arguments: &[&str], input: &str) -> Said {
-    let mut command = Command::new(binary().unwrap());
-    command.args(arguments).env("OLLAMA_HOST", base);
+    run(Command::new(binary().unwrap()).args(arguments).env("OLLAMA_HOST", base), input)
+}
+
+fn run(command: &mut Command, input: &str) -> Said {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
@@ -59,7 +61,13 @@ async fn a_model_lives_its_life_on_the_command_line() {
         created.err
     );
 
+    let refused = run(&["create", "m", "-f", "/nowhere/Modelfile"], "");
+    assert_eq!((refused.code, refused.err.as_str()), (Some(1), "Error: specified Modelfile wasn't found\n"));
+
     let listed = run(&["list"], "");
+    let found = run(&["ls", "M"], "").out;
+    assert!(found.contains("m:latest"), "an alias, and a prefix in any case: {found}");
+    assert_eq!(run(&["list", "n"], "").out.lines().count(), 1, "the header alone");
     assert!(listed.out.starts_with("NAME        ID              SIZE     MODIFIED"), "{}", listed.out);
     assert!(listed.out.contains("m:latest") && listed.out.contains("98 MB"), "{}", listed.out);
 
@@ -70,6 +78,8 @@ async fn a_model_lives_its_life_on_the_command_line() {
 
     let running = run(&["ps"], "");
     assert!(running.out.contains("m:latest") && running.out.contains("100% CPU"), "{}", running.out);
+    assert!(run(&["ps", "m"], "").out.contains("m:latest"));
+    assert_eq!(run(&["ps", "M"], "").out.lines().count(), 1, "the case of a prefix counts here");
     assert_eq!(run(&["stop", "m"], "").code, Some(0));
     assert!(run(&["stop", "other"], "").err.contains("couldn't find model \"other\" to stop"));
 
@@ -79,10 +89,24 @@ async fn a_model_lives_its_life_on_the_command_line() {
         "{}",
         shown.out
     );
+    assert!(!shown.out.contains("Metadata"), "{}", shown.out);
+    let verbose = run(&["show", "-v", "m"], "").out;
+    for line in
+        ["    general.architecture  ", "    token_embd.weight    ", "    Q8_0    [576 49152]", " more]  "]
+    {
+        assert!(verbose.contains(line), "{line}: {verbose}");
+    }
     assert_eq!(run(&["show", "--system", "m"], "").out, "Be brief.");
+    assert!(run(&["show", "--parameters", "m"], "").out.contains("temperature                    0\n"));
+    assert!(run(&["show", "--template", "m"], "").out.contains("<|im_start|>"));
+    assert!(run(&["show", "--modelfile", "m"], "").out.contains("\nSYSTEM Be brief.\n"));
+    assert_eq!(run(&["show", "--license", "m"], "").code, Some(0));
+    let both = run(&["show", "--license", "--system", "m"], "");
+    assert!(both.code == Some(1) && both.err.starts_with("Error: only one of '--license'"), "{}", both.err);
     assert_eq!(run(&["cp", "m", "me/n:v1"], "").out, "copied 'm' to 'me/n:v1'\n");
     assert_eq!(run(&["rm", "m", "me/n:v1"], "").out, "deleted 'm'\ndeleted 'me/n:v1'\n");
     assert_eq!(run(&["list"], "").out.lines().count(), 1);
+    assert_eq!(run(&["rm", "m"], "").err, "Error: model 'm' not found\n");
 
     let missing = run(&["run", "m", "hi"], "");
     assert_eq!((missing.code, missing.out.as_str()), (Some(1), ""));
@@ -123,9 +147,167 @@ fn what_is_wrong_with_a_setting_is_said_before_a_port_is_bound() {
 
 #[test]
 fn without_a_server_every_command_says_how_to_start_one() {
-    // A port that was free a moment ago, and that nobody listens on.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let said = caravan(&format!("127.0.0.1:{port}"), &["list"], "");
+    let said = caravan(&nobody(), &["list"], "");
     assert_eq!(said.code, Some(1));
     assert!(said.err.contains("could not connect") && said.err.contains("caravan serve"), "{}", said.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_embedding_model_prints_a_vector() {
+    let cluster = Cluster::serve(&[]).await.unwrap();
+    cluster.create("e", MINILM).await.unwrap();
+    let base = cluster.base(0).unwrap();
+    let run =
+        |arguments: &[&str], input: &str| tokio::task::block_in_place(|| caravan(&base, arguments, input));
+    let vector = |said: Said| -> Vec<f32> { serde_json::from_str(&said.out).unwrap() };
+    assert_eq!(vector(run(&["run", "e", "a text"], "")).len(), 384);
+    assert_eq!(vector(run(&["run", "--dimensions", "8", "e"], "a text")).len(), 8);
+    let long = "word ".repeat(2000);
+    assert_eq!(vector(run(&["run", "--truncate", "e"], &long)).len(), 384);
+    let refused = run(&["run", "--truncate=false", "e"], &long);
+    assert!(refused.code == Some(1) && refused.err.contains("context length"), "{}", refused.err);
+    let none = run(&["run", "e"], "");
+    assert_eq!(
+        none.err,
+        "Error: embedding models require input text. Usage: caravan run e \"your text here\"\n"
+    );
+    cluster.check_logs(&[]).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_named_ollama_is_ollama() {
+    let cluster = Cluster::serve(&[("CARAVAN_ENGINE", "scripted".to_owned())]).await.unwrap();
+    let base = cluster.base(0).unwrap();
+    let ollama = cluster.folder().join("ollama");
+    std::os::unix::fs::symlink(binary().unwrap(), &ollama).unwrap();
+    let version = |program: &std::path::Path, base: &str| {
+        tokio::task::block_in_place(|| run(Command::new(program).arg("-v").env("OLLAMA_HOST", base), ""))
+    };
+    assert_eq!(version(&ollama, &base).out, "ollama version is 0.33.0\n");
+    let ours = version(&binary().unwrap(), &base);
+    assert!(ours.out.starts_with("caravan version is ") && ours.out.contains("0.33.0"), "{}", ours.out);
+
+    let alone = version(&ollama, &nobody());
+    let lines: Vec<_> = alone.out.lines().collect();
+    assert_eq!(
+        lines,
+        ["Warning: could not connect to a running Ollama instance", "Warning: client version is 0.33.0"]
+    );
+    let said = run(Command::new(&ollama).arg("list").env("OLLAMA_HOST", nobody()), "");
+    let expected = "Error: could not connect to ollama server, run 'ollama serve' to start it";
+    assert!(said.code == Some(1) && said.err.starts_with(expected), "{}", said.err);
+    let help = run(Command::new(&ollama).args(["serve", "--help"]), "").out;
+    assert!(help.contains("Usage: ollama serve") && help.contains("      OLLAMA_MAX_QUEUE "), "{help}");
+    cluster.check_logs(&[]).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_proxy_is_asked_for_this_machine() {
+    let cluster = Cluster::serve(&[("CARAVAN_ENGINE", "scripted".to_owned())]).await.unwrap();
+    let base = cluster.base(0).unwrap();
+    let mut command = Command::new(binary().unwrap());
+    command.arg("list").env("OLLAMA_HOST", base).env("HTTP_PROXY", nobody()).env("http_proxy", nobody());
+    let said = tokio::task::block_in_place(|| run(&mut command, ""));
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_wrong_call_of_a_client_says_what_is_wrong() {
+    for (arguments, text) in [
+        (&["show"][..], "Error: the following required arguments were not provided"),
+        (&["cp", "a"], "Error: the following required arguments were not provided"),
+        (&["rm"], "Error: the following required arguments were not provided"),
+        (&["list", "--nonsense"], "Error: unexpected argument '--nonsense' found"),
+        (&["nonsense"], "Error: unrecognized subcommand 'nonsense'"),
+        (&["signin"], "Error: there is no account to sign in to"),
+        (&["logout"], "Error: there is no account to sign in to"),
+    ] {
+        let said = caravan(&nobody(), arguments, "");
+        assert!(said.code == Some(1) && said.err.starts_with(text), "{arguments:?}: {}", said.err);
+    }
+    let help = caravan(&nobody(), &[], "");
+    assert!(help.code == Some(0) && help.out.contains("Usage: caravan [COMMAND]"), "{}", help.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flags_of_run_reach_the_answer() {
+    let cluster = Cluster::serve(&[("CARAVAN_ENGINE", "scripted".to_owned())]).await.unwrap();
+    cluster.create("m", SMOLLM2).await.unwrap();
+    let base = cluster.base(0).unwrap();
+    let run = |arguments: &[&str]| tokio::task::block_in_place(|| caravan(&base, arguments, ""));
+    let said = run(&["run", "--keepalive=-1m", "--nowordwrap", "--hidethinking", "m", "[[say hello]]"]);
+    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (Some(0), "hello\n\n", ""));
+    assert!(run(&["ps"]).out.contains("Forever"));
+    for (flag, text) in [
+        ("--keepalive=soon", "Error: `--keepalive` must be a duration such as 5m, got soon"),
+        ("--format=nonsense", "Error: `--format` must be json or a JSON schema"),
+        (
+            "--think=hard",
+            "Error: invalid value for --think: \"hard\" (must be true, false, high, medium, low, or max)",
+        ),
+        ("--think", "Error: \"m\" does not support thinking"),
+    ] {
+        let refused = run(&["run", flag, "m", "hello"]);
+        assert!(refused.code == Some(1) && refused.err.starts_with(text), "{flag}: {}", refused.err);
+    }
+    cluster.check_logs(&[]).unwrap();
+}
+
+#[tokio::test]
+async fn what_does_nothing_is_told_once_in_the_log() {
+    let environment = [
+        ("CARAVAN_ENGINE", "scripted".to_owned()),
+        ("OLLAMA_VULKAN", "1".to_owned()),
+        ("OLLAMA_MAX_QUEUE", "many".to_owned()),
+    ];
+    let cluster = Cluster::serve(&environment).await.unwrap();
+    let lines = cluster.gateways[0].lines();
+    let with =
+        |texts: &[&str]| lines.iter().filter(|line| texts.iter().all(|text| line.contains(text))).count();
+    assert_eq!(
+        with(&["WARN", "has no effect: there is no Vulkan back-end", "OLLAMA_VULKAN"]),
+        1,
+        "{lines:?}"
+    );
+    assert_eq!(with(&["WARN", "passed over: must be a number", "OLLAMA_MAX_QUEUE"]), 1, "{lines:?}");
+    assert_eq!(with(&["configuration", "keep_alive", "max_queue: 512"]), 1, "{lines:?}");
+    cluster.check_logs(&[]).unwrap();
+}
+
+#[test]
+fn a_key_is_sent_along() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let mut heads = Vec::new();
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = String::new();
+            let mut lines = std::io::BufReader::new(&stream);
+            while !head.ends_with("\r\n\r\n") {
+                std::io::BufRead::read_line(&mut lines, &mut head).unwrap();
+            }
+            let body = "{\"models\":[]}";
+            let body = if head.starts_with("HEAD") { "" } else { body };
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            )
+            .unwrap();
+            heads.push(head);
+        }
+        heads
+    });
+    let mut command = Command::new(binary().unwrap());
+    let said = run(command.arg("list").env("OLLAMA_HOST", base).env("OLLAMA_API_KEY", "secret"), "");
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    for head in server.join().unwrap() {
+        assert!(head.to_lowercase().contains("\r\nauthorization: bearer secret\r\n"), "{head}");
+    }
+}
+
+/// An address that nobody listens on, a moment ago.
+fn nobody() -> String {
+    format!("http://{}", std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap())
 }

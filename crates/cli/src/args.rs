@@ -1,15 +1,20 @@
 //! The argument tree: roles first, then the client's verbs with `ollama`'s names and flags.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::environment::{self, Reader};
 
 /// An Ollama for a whole cluster.
 #[derive(Debug, Parser)]
-#[command(name = "caravan", version, about, max_term_width = 100, arg_required_else_help = true)]
+#[command(name = "caravan", about, max_term_width = 100, disable_version_flag = true)]
 pub struct Arguments {
+    /// Show which version this is
+    #[arg(short, long)]
+    pub version: bool,
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -24,7 +29,7 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum RoleCommand {
     /// Run everything in this process: gateway, worker and an in-process registry
-    #[command(alias = "start")]
+    #[command(visible_alias = "start")]
     Serve(RoleArgs),
     /// Speak HTTP to clients and gRPC to workers
     Gateway(RoleArgs),
@@ -37,21 +42,27 @@ pub enum RoleCommand {
 pub enum ClientCommand {
     /// Create a model from a Modelfile
     Create(CreateArgs),
+    /// Show what is known about a model
+    Show(ShowArgs),
     /// Run a model: one answer to a prompt, or a conversation
     Run(RunArgs),
+    /// Unload a model
+    Stop(StopArgs),
+    /// Sign in to ollama.com, which this program has no use for
+    #[command(alias = "login")]
+    Signin,
+    /// Sign out from ollama.com, which this program has no use for
+    #[command(alias = "logout")]
+    Signout,
     /// List the models of the store
-    #[command(alias = "ls")]
+    #[command(visible_alias = "ls")]
     List(FilterArgs),
     /// List the models that are loaded
     Ps(FilterArgs),
-    /// Show what is known about a model
-    Show(ShowArgs),
     /// Copy a model
     Cp(CopyArgs),
     /// Remove models
     Rm(RemoveArgs),
-    /// Unload a model
-    Stop(StopArgs),
 }
 
 /// Flags of the roles. Each also comes from the environment; a flag wins.
@@ -128,6 +139,9 @@ pub struct RunArgs {
     /// Do not show what the model thinks
     #[arg(long)]
     pub hidethinking: bool,
+    /// Cut an input of an embedding model that is too long, instead of refusing it
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub truncate: Option<bool>,
     /// Length to which embeddings are cut
     #[arg(long)]
     pub dimensions: Option<i64>,
@@ -186,22 +200,49 @@ pub struct StopArgs {
     pub model: String,
 }
 
+/// What people call this program: a link named `ollama` makes it one.
+pub fn program() -> &'static str {
+    let called = std::env::args_os().next();
+    let name = called.as_deref().map(Path::new).and_then(Path::file_stem);
+    if name.is_some_and(|name| name == "ollama") { "ollama" } else { "caravan" }
+}
+
+/// The whole tree under the name `program`, each command with the variables that it reads.
+pub fn tree(program: &'static str) -> clap::Command {
+    let mut tree = Arguments::command().name(program).bin_name(program);
+    for command in tree.get_subcommands_mut() {
+        let readers: &[Reader] = match command.get_name() {
+            "serve" | "gateway" | "worker" => &[Reader::Both, Reader::Server],
+            "run" => &[Reader::Both, Reader::Client, Reader::Conversation],
+            "signin" | "signout" => continue,
+            _ => &[Reader::Both, Reader::Client],
+        };
+        *command = std::mem::take(command).after_help(environment::help(readers));
+    }
+    tree
+}
+
+/// Reads the command line of this process.
+pub fn parse() -> Result<Arguments, clap::Error> {
+    Arguments::from_arg_matches(&tree(program()).try_get_matches()?)
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_tree_is_consistent() {
-        Arguments::command().debug_assert();
+        tree("caravan").debug_assert();
     }
 
     #[test]
     fn the_words_after_the_model_are_the_prompt() {
         let arguments =
             Arguments::try_parse_from(["caravan", "run", "--verbose", "m", "why", "--so"]).unwrap();
-        let Command::Client(ClientCommand::Run(run)) = arguments.command else { panic!("run was asked for") };
+        let Some(Command::Client(ClientCommand::Run(run))) = arguments.command else {
+            panic!("run was asked for")
+        };
         assert!(run.verbose);
         assert_eq!(run.prompt, ["why", "--so"]);
     }
@@ -210,10 +251,39 @@ mod tests {
     fn think_takes_a_level_or_nothing() {
         let think =
             |flag: &str| match Arguments::try_parse_from(["caravan", "run", flag, "m"]).unwrap().command {
-                Command::Client(ClientCommand::Run(run)) => run.think,
+                Some(Command::Client(ClientCommand::Run(run))) => run.think,
                 _ => None,
             };
         assert_eq!(think("--think").as_deref(), Some("true"));
         assert_eq!(think("--think=low").as_deref(), Some("low"));
+    }
+
+    #[test]
+    fn the_verbs_come_in_the_order_of_ollama() {
+        let tree = tree("caravan");
+        let names: Vec<_> = tree.get_subcommands().map(|command| command.get_name()).collect();
+        let mut places =
+            ["serve", "create", "show", "run", "stop", "signin", "signout", "list", "ps", "cp", "rm"]
+                .map(|wanted| names.iter().position(|name| *name == wanted).unwrap())
+                .into_iter();
+        assert!(places.by_ref().is_sorted(), "{names:?}");
+    }
+
+    #[test]
+    fn aliases_are_those_of_ollama() {
+        for (alias, name) in [("ls", "list"), ("start", "serve"), ("login", "signin"), ("logout", "signout")]
+        {
+            let tree = tree("caravan");
+            assert_eq!(tree.find_subcommand(alias).map(clap::Command::get_name), Some(name));
+        }
+    }
+
+    #[test]
+    fn the_help_is_that_of_the_name_that_was_called() {
+        let mut tree = tree("ollama");
+        let error = tree.try_get_matches_from_mut(["/usr/bin/ollama", "run", "--help"]).unwrap_err();
+        let help = error.to_string();
+        assert!(help.contains("Usage: ollama run [OPTIONS] <MODEL>"), "{help}");
+        assert!(help.contains("Environment Variables:\n      OLLAMA_HOST"), "{help}");
     }
 }

@@ -2,8 +2,14 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 use futures::{Stream, StreamExt, TryStreamExt};
-use reqwest::{Method, Response, StatusCode};
+use node::Host;
+use reqwest::{
+    Method, Response, StatusCode,
+    header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue},
+};
 use serde::{Serialize, de::DeserializeOwned};
+
+use crate::args::program;
 
 /// A line of a stream above this is no answer of ours: what Ollama's own client allows.
 const MAX_LINE_BYTES: usize = 8 << 20;
@@ -35,15 +41,23 @@ pub fn is_not_found(error: &anyhow::Error) -> bool {
 }
 
 impl Client {
-    /// `base` is a URL without a trailing slash; its path is kept as a prefix.
-    pub fn new(base: String) -> Result<Client> {
+    /// A client of the server at `host`, whose path is kept as a prefix; `key` is sent with every request.
+    pub fn new(host: &Host, key: Option<&str>) -> Result<Client> {
         // An error only says that this process has a provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("caravan/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .context("set up the HTTP client")?;
-        Ok(Client { http, base })
+        let mut http = reqwest::Client::builder().user_agent(concat!("caravan/", env!("CARGO_PKG_VERSION")));
+        if host.is_loopback() {
+            // As in Go: a proxy is never asked for this machine.
+            http = http.no_proxy();
+        }
+        if let Some(key) = key {
+            let mut value = HeaderValue::from_str(&format!("Bearer {key}"))
+                .context("`OLLAMA_API_KEY` must have no line ends and no control characters")?;
+            value.set_sensitive(true);
+            http = http.default_headers(HeaderMap::from_iter([(AUTHORIZATION, value)]));
+        }
+        let http = http.build().context("set up the HTTP client")?;
+        Ok(Client { http, base: host.client_url() })
     }
 
     /// Checks that somebody listens, so that every command fails with one and the same advice.
@@ -51,9 +65,11 @@ impl Client {
         let answer = self.http.head(format!("{}/", self.base)).send().await;
         match answer {
             Ok(_) => Ok(()),
-            Err(error) if error.is_connect() => {
-                bail!("could not connect to a server at {}, run 'caravan serve' to start it", self.base)
-            }
+            Err(error) if error.is_connect() => bail!(
+                "could not connect to {0} server, run '{0} serve' to start it (nobody answers at {1})",
+                program(),
+                self.base
+            ),
             Err(error) => Err(error).with_context(|| format!("ask {}", self.base)),
         }
     }
@@ -92,7 +108,8 @@ impl Client {
         path: &str,
         body: &B,
     ) -> Result<impl Stream<Item = Result<T>> + use<T, B>> {
-        let response = self.send(Method::POST, path, body).await?;
+        let request = self.http.post(format!("{}{path}", self.base)).header(ACCEPT, "application/x-ndjson");
+        let response = accepted(request.json(body).send().await?).await?;
         Ok(lines(response).map(|line| line.and_then(|line| parse_line(&line))))
     }
 }

@@ -5,9 +5,11 @@ mod manage;
 mod run;
 mod show;
 mod tables;
+mod version;
 
 pub use create::create;
 pub use manage::{copy, remove, stop};
 pub use run::run;
 pub use show::show;
 pub use tables::{list, ps};
+pub use version::version;

@@ -4,37 +4,51 @@
 mod args;
 mod client;
 mod commands;
+mod environment;
 mod format;
 mod roles;
 
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
 
-use anyhow::{Context, Result};
-use clap::Parser;
+use anyhow::{Context, Result, bail};
 use node::{Host, Sources, config};
 
 use crate::{
-    args::{Arguments, ClientCommand, Command, RoleArgs, RoleCommand},
+    args::{ClientCommand, Command, RoleArgs, RoleCommand, program},
     client::Client,
+    environment::Reader,
     roles::Role,
 };
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match args::parse() {
         Ok(arguments) => arguments,
-        Err(error) => {
-            // Help and version come this way, too, and are no failure.
-            let code = if error.use_stderr() { config::EXIT_CODE } else { 0 };
-            let _ = error.print();
-            return ExitCode::from(code);
-        }
+        Err(error) => return usage(&error),
     };
     let sources = Sources::from_environment();
     match arguments.command {
-        Command::Role(RoleCommand::Serve(flags)) => role(Role::Serve, &flags, sources),
-        Command::Role(RoleCommand::Gateway(flags)) => role(Role::Gateway, &flags, sources),
-        Command::Role(RoleCommand::Worker(flags)) => role(Role::Worker, &flags, sources),
-        Command::Client(command) => report(client(command, &sources)),
+        _ if arguments.version => report(ask(&sources, async |client| commands::version(&client).await)),
+        None => report(args::tree(program()).print_help().map_err(Into::into)),
+        Some(Command::Role(RoleCommand::Serve(flags))) => role(Role::Serve, &flags, sources),
+        Some(Command::Role(RoleCommand::Gateway(flags))) => role(Role::Gateway, &flags, sources),
+        Some(Command::Role(RoleCommand::Worker(flags))) => role(Role::Worker, &flags, sources),
+        Some(Command::Client(command)) => report(client(command, &sources)),
+    }
+}
+
+/// Help comes this way, too, and is no failure. What an operator called wrongly tells a supervisor not to try again; a
+/// client fails as it does for any other reason.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    eprint!("Error: {}", text.strip_prefix("error: ").unwrap_or(&text));
+    let is_operators = |word: String| ["serve", "start", "gateway", "worker"].contains(&word.as_str());
+    match env::args_os().nth(1).and_then(|word| word.into_string().ok()).is_some_and(is_operators) {
+        true => ExitCode::from(config::EXIT_CODE),
+        false => ExitCode::FAILURE,
     }
 }
 
@@ -55,7 +69,10 @@ fn report(result: Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("Error: {error:#}");
-            ExitCode::FAILURE
+            match error.is::<config::Error>() {
+                true => ExitCode::from(config::EXIT_CODE),
+                false => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -64,23 +81,37 @@ fn report(result: Result<()>) -> ExitCode {
 const HOST: node::Setting<Host> =
     node::Setting::new("", &["OLLAMA_HOST"], "host:port", Host::parse_strict).ollama(Host::parse_ollama);
 
-fn client(command: ClientCommand, sources: &Sources) -> Result<()> {
-    let base = sources.read(&HOST, None)?.unwrap_or_default().client_url();
+/// Runs `errand` with a client of the server that the environment names.
+fn ask(sources: &Sources, errand: impl AsyncFnOnce(Client) -> Result<()>) -> Result<()> {
+    environment::warn(sources, Reader::Client);
+    let host = sources.read(&HOST, None)?.unwrap_or_default();
+    let client = Client::new(&host, sources.variable("OLLAMA_API_KEY"))?;
     let runtime = tokio::runtime::Runtime::new().context("start the async runtime")?;
-    runtime.block_on(async {
-        let client = Client::new(base)?;
+    runtime.block_on(errand(client))
+}
+
+fn client(command: ClientCommand, sources: &Sources) -> Result<()> {
+    if matches!(command, ClientCommand::Signin | ClientCommand::Signout) {
+        bail!(
+            "there is no account to sign in to or out of: nothing here is kept at ollama.com. Models come from files, \
+             by '{} create'",
+            program()
+        );
+    }
+    ask(sources, async |client| {
         client.check().await?;
         match command {
             ClientCommand::Create(arguments) => commands::create(&client, &arguments).await,
-            ClientCommand::Run(arguments) => commands::run(&client, arguments).await,
+            ClientCommand::Show(arguments) => commands::show(&client, &arguments).await,
+            ClientCommand::Run(arguments) => commands::run(&client, arguments, sources).await,
+            ClientCommand::Stop(arguments) => commands::stop(&client, &arguments.model).await,
+            ClientCommand::Signin | ClientCommand::Signout => Ok(()),
             ClientCommand::List(arguments) => commands::list(&client, arguments.prefix.as_deref()).await,
             ClientCommand::Ps(arguments) => commands::ps(&client, arguments.prefix.as_deref()).await,
-            ClientCommand::Show(arguments) => commands::show(&client, &arguments).await,
             ClientCommand::Cp(arguments) => {
                 commands::copy(&client, &arguments.source, &arguments.destination).await
             }
             ClientCommand::Rm(arguments) => commands::remove(&client, &arguments.models).await,
-            ClientCommand::Stop(arguments) => commands::stop(&client, &arguments.model).await,
         }
     })
 }

@@ -11,7 +11,10 @@ use registry::{Etcd, EtcdConfig, Memory, MetadataStore, Registry};
 use tokio::net::TcpListener;
 
 pub use self::settings::{Role, Settings};
-use crate::args::RoleArgs;
+use crate::{
+    args::RoleArgs,
+    environment::{self, Reader},
+};
 
 /// Requests that run when the process is told to stop have 30 s (gateway and worker); this is how long the process
 /// waits for the two.
@@ -24,10 +27,8 @@ const FILE: Setting<String> = Setting::new("config", &["CARAVAN_CONFIG"], "the p
 /// Reads every setting and starts the log; nothing is bound yet.
 pub fn prepare(role: Role, flags: &RoleArgs, sources: Sources) -> Result<Settings> {
     telemetry::init(&telemetry::Options::read(&sources)?);
-    let sources = match sources.read(&FILE, flags.config.as_deref())? {
-        Some(path) => sources.with_file(Path::new(&path), &settings::NAMES)?,
-        None => sources,
-    };
+    environment::warn(&sources, Reader::Server);
+    let sources = with_file(sources, flags.config.as_deref())?;
     let mut settings = Settings::read(role, flags, &sources)?;
     if let Some(path) = settings.keys_file.as_deref().filter(|_| role != Role::Worker) {
         let keys = gateway::Keys::open(path).context("`--keys-file` (`CARAVAN_KEYS_FILE`)")?;
@@ -46,6 +47,13 @@ pub fn prepare(role: Role, flags: &RoleArgs, sources: Sources) -> Result<Setting
     }
 }
 
+fn with_file(sources: Sources, flag: Option<&str>) -> Result<Sources> {
+    match sources.read(&FILE, flag)? {
+        Some(path) => Ok(sources.with_file(Path::new(&path), &settings::NAMES)?),
+        None => Ok(sources),
+    }
+}
+
 /// Runs the role until it is told to stop.
 pub fn run(role: Role, settings: Settings) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("start the async runtime")?;
@@ -53,6 +61,7 @@ pub fn run(role: Role, settings: Settings) -> Result<()> {
 }
 
 async fn live(role: Role, settings: Settings) -> Result<()> {
+    tracing::info!(?settings, "configuration");
     let shutdown = Shutdown::default();
     shutdown.obey_signals().context("listen to signals")?;
     let listener = bind(&settings.listen).await?;

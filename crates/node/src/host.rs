@@ -63,6 +63,15 @@ impl Host {
         }
     }
 
+    /// Whether this is the machine itself: `localhost`, or an address that never leaves it.
+    pub fn is_loopback(&self) -> bool {
+        let address = self.name.parse::<IpAddr>();
+        // A server on every address is called on loopback.
+        self.name.is_empty()
+            || self.name.eq_ignore_ascii_case("localhost")
+            || address.is_ok_and(|address| address.is_loopback() || address.is_unspecified())
+    }
+
     /// For `parse` of a [`crate::Setting`]: a bad port is an error.
     pub fn parse_strict(text: &str) -> Option<Host> {
         Host::parse(text).ok()
@@ -166,6 +175,22 @@ mod tests {
         }
         let error = Host::parse("a:66000").unwrap_err();
         assert_eq!(error.to_string(), "a port must be a number from 0 to 65535, got \"66000\"");
+    }
+
+    #[test]
+    fn loopback_is_known_by_name_and_by_address() {
+        for (text, is_loopback) in [
+            ("", true),
+            ("localhost:80", true),
+            ("http://127.1.2.3", true),
+            ("[::1]:1", true),
+            ("0.0.0.0", true),
+            (":11434", true),
+            ("10.0.0.1", false),
+            ("localhost.example.com", false),
+        ] {
+            assert_eq!(Host::parse(text).unwrap().is_loopback(), is_loopback, "{text:?}");
+        }
     }
 
     #[test]

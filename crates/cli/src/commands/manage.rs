@@ -19,7 +19,7 @@ pub async fn remove(client: &Client, models: &[String]) -> Result<()> {
         if let Err(error) = unload(client, model).await
             && !is_not_found(&error)
         {
-            eprintln!("Warning: unable to stop model '{model}': {error}");
+            eprintln!("Warning: unable to stop model '{model}'");
         }
         let request = DeleteRequest { model: model.clone(), name: String::new() };
         client.send(Method::DELETE, "/api/delete", &request).await?;

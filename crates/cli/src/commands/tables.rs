@@ -2,12 +2,9 @@
 
 use anyhow::Result;
 use api::ollama::{ListResponse, PsResponse, RunningModel};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::{client::Client, format};
-
-/// An expiry farther away than this is shown as `Forever`.
-const FOREVER: SignedDuration = SignedDuration::from_hours(20 * 365 * 24);
 
 pub async fn list(client: &Client, prefix: Option<&str>) -> Result<()> {
     let prefix = prefix.unwrap_or_default().to_lowercase();
@@ -19,10 +16,11 @@ pub async fn list(client: &Client, prefix: Option<&str>) -> Result<()> {
         .filter(|model| model.name.to_lowercase().starts_with(&prefix))
         .map(|model| {
             let modified = format::relative(&model.modified_at, now, "Never");
-            [model.name, short_id(&model.digest), format::bytes(model.size), modified]
+            let size = if model.remote_model.is_empty() { format::bytes(model.size) } else { "-".to_owned() };
+            [model.name, short_id(&model.digest), size, modified]
         })
         .collect();
-    print!("{}", format::table(["NAME", "ID", "SIZE", "MODIFIED"], &rows));
+    print!("{}", format::table(["NAME", "ID", "SIZE", "MODIFIED"], rows));
     Ok(())
 }
 
@@ -45,7 +43,7 @@ pub async fn ps(client: &Client, prefix: Option<&str>) -> Result<()> {
             ]
         })
         .collect();
-    print!("{}", format::table(["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"], &rows));
+    print!("{}", format::table(["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"], rows));
     Ok(())
 }
 
@@ -68,7 +66,6 @@ fn processor(model: &RunningModel) -> String {
 fn until(expires_at: &str, now: Timestamp) -> String {
     match expires_at.parse::<Timestamp>() {
         Ok(time) if time <= now => "Stopping...".to_owned(),
-        Ok(time) if time.duration_since(now) > FOREVER => "Forever".to_owned(),
         // A time too far for the calendar is for ever, too.
         Err(_) => "Forever".to_owned(),
         Ok(_) => format::relative(expires_at, now, "Never"),

@@ -1,6 +1,6 @@
 //! The parts of a role: a worker, a gateway, and the tasks around them.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use engine::Meter;
@@ -52,10 +52,13 @@ impl Parts<'_> {
         if settings.context_length > 0 {
             config.context_length = settings.context_length as usize;
         }
+        // No end is one that nobody lives to see.
+        config.load_timeout = settings.load_timeout.unwrap_or(Duration::MAX);
         if let Some(meter) = meter {
+            let overhead = settings.gpu_overhead;
             config.gauge = Gauge::new(move || {
                 let engine::DeviceMemory { total_bytes, available_bytes } = meter.measure();
-                Memory { total_bytes, available_bytes }
+                Memory { total_bytes, available_bytes: available_bytes.saturating_sub(overhead) }
             });
         }
         let worker = Worker::start(config, self.loader(device)?, self.registry.clone()).await?;
@@ -131,7 +134,7 @@ impl Parts<'_> {
         let config = gateway::Config {
             origins: settings.origins.clone(),
             host_name: node::ident::host_name(),
-            keep_alive: None,
+            keep_alive: settings.keep_alive,
             context_length: settings.context_length,
             load_timeout: settings.load_timeout,
             keys: settings.keys.clone(),

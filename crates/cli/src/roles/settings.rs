@@ -1,6 +1,6 @@
 //! What an operator can set, under all of its names, and how it becomes the configuration of a role.
 
-use std::{net::ToSocketAddrs, path::PathBuf};
+use std::{fmt, net::ToSocketAddrs, path::PathBuf};
 
 use api::KeepAlive;
 use engine::{Device, KvType, Tier};
@@ -47,7 +47,7 @@ pub const NAMES: [&str; 11] = [
 ];
 
 /// How to come in where etcd asks who we are.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct EtcdAccess {
     user: Option<String>,
     password: Option<String>,
@@ -84,6 +84,8 @@ pub struct Settings {
     /// `None` = no bound.
     pub load_timeout: Option<std::time::Duration>,
     pub context_length: u32,
+    /// Bytes of each GPU that nothing is loaded into.
+    pub gpu_overhead: u64,
     pub origins: Vec<String>,
     pub prune: bool,
     pub keys_file: Option<PathBuf>,
@@ -154,6 +156,7 @@ const KEEP_ALIVE: Setting<KeepAlive> =
 const STALL: Setting<KeepAlive> =
     Setting::new("", &["OLLAMA_LOAD_TIMEOUT"], "a duration such as 5m", ollama_duration);
 const CONTEXT_LENGTH: Setting<u64> = Setting::new("", &["OLLAMA_CONTEXT_LENGTH"], "a number", small);
+const GPU_OVERHEAD: Setting<u64> = Setting::new("", &["OLLAMA_GPU_OVERHEAD"], "a number of bytes", uint);
 const ORIGINS: Setting<String> = Setting::new("", &["OLLAMA_ORIGINS"], "origins separated by commas", text);
 const NO_PRUNE: Setting<bool> =
     Setting::new("", &["OLLAMA_NOPRUNE"], "a bool", strict_bool).ollama(ollama_bool);
@@ -198,6 +201,7 @@ impl Settings {
             keep_alive: sources.read(&KEEP_ALIVE, None)?,
             load_timeout: sources.read(&STALL, None)?.map_or(Some(LOAD_TIMEOUT), stall),
             context_length: number(&CONTEXT_LENGTH)?,
+            gpu_overhead: sources.read(&GPU_OVERHEAD, None)?.unwrap_or_default(),
             origins: origins.split(',').filter(|origin| !origin.is_empty()).map(str::to_owned).collect(),
             prune: !sources.read(&NO_PRUNE, None)?.unwrap_or_default(),
             keys_file: sources.read(&KEYS_FILE, flags.keys_file.as_deref())?,
@@ -208,6 +212,21 @@ impl Settings {
                 max_queue: sources.read(&MAX_QUEUE, None)?.map_or(Limits::default().max_queue, |n| n as u32),
             },
         })
+    }
+}
+
+/// Without the password: settings are logged.
+impl fmt::Debug for EtcdAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let EtcdAccess { user, password, ca, cert, key } = self;
+        let password = password.as_ref().map(|_| "***");
+        f.debug_struct("EtcdAccess")
+            .field("user", user)
+            .field("password", &password)
+            .field("ca", ca)
+            .field("cert", cert)
+            .field("key", key)
+            .finish()
     }
 }
 
@@ -351,8 +370,52 @@ mod tests {
 
     #[test]
     fn junk_of_ollama_is_passed_over() {
-        let settings = read(Role::Serve, &RoleArgs::default(), &[("OLLAMA_MAX_QUEUE", "many")]).unwrap();
-        assert_eq!(settings.limits.max_queue, 512);
+        let junk = [
+            ("OLLAMA_MAX_QUEUE", "many"),
+            ("OLLAMA_MAX_LOADED_MODELS", "-1"),
+            ("OLLAMA_NUM_PARALLEL", "4.0"),
+            ("OLLAMA_CONTEXT_LENGTH", "99999999999"),
+            ("OLLAMA_GPU_OVERHEAD", "1GB"),
+            ("OLLAMA_KEEP_ALIVE", "soon"),
+            ("OLLAMA_LOAD_TIMEOUT", "soon"),
+            ("OLLAMA_KV_CACHE_TYPE", "q4_0"),
+            ("OLLAMA_HOST", "127.0.0.1:99999"),
+        ];
+        let settings = read(Role::Serve, &RoleArgs::default(), &junk).unwrap();
+        let plain = read(Role::Serve, &RoleArgs::default(), &[]).unwrap();
+        let read = |settings: Settings| Settings { id: String::new(), ..settings };
+        assert_eq!(format!("{:?}", read(settings)), format!("{:?}", read(plain)));
+    }
+
+    #[test]
+    fn variables_of_ollama_are_read_as_ollama_reads_them() {
+        let read = |name, value| read(Role::Serve, &RoleArgs::default(), &[(name, value)]).unwrap();
+        let seconds = |count| Some(std::time::Duration::from_secs(count));
+        for (value, timeout) in
+            [("10s", seconds(10)), ("10", seconds(10)), ("0", None), ("-1", None), ("1h30m", seconds(5400))]
+        {
+            assert_eq!(read("OLLAMA_LOAD_TIMEOUT", value).load_timeout, timeout, "{value}");
+        }
+        for (value, prune) in
+            [("1", false), ("TRUE", false), ("no", false), ("off", false), ("f", true), ("0", true)]
+        {
+            assert_eq!(read("OLLAMA_NOPRUNE", value).prune, prune, "{value}");
+        }
+        assert_eq!(read("OLLAMA_KEEP_ALIVE", "-1").keep_alive, Some(KeepAlive::FOREVER));
+        assert_eq!(read("OLLAMA_MAX_QUEUE", " \"7\" ").limits.max_queue, 7);
+        assert_eq!(read("OLLAMA_MODELS", "'/srv/models'").store, PathBuf::from("/srv/models"));
+        assert_eq!(read("OLLAMA_ORIGINS", "http://a,,http://b").origins, ["http://a", "http://b"]);
+        assert_eq!(read("OLLAMA_HOST", "http://0.0.0.0").listen, "0.0.0.0:80");
+        assert_eq!(read("OLLAMA_KV_CACHE_TYPE", "Q8_0").kv_type, KvType::Q8_0);
+        assert_eq!(read("OLLAMA_GPU_OVERHEAD", "1073741824").gpu_overhead, 1 << 30);
+    }
+
+    #[test]
+    fn a_password_is_not_logged() {
+        let settings =
+            read(Role::Worker, &RoleArgs::default(), &[("CARAVAN_ETCD_PASSWORD", "hunter2")]).unwrap();
+        let logged = format!("{settings:?}");
+        assert!(logged.contains("***") && !logged.contains("hunter2"), "{logged}");
     }
 
     #[test]

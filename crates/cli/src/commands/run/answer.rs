@@ -3,16 +3,16 @@
 use std::io::{IsTerminal, Stdout, Write, stdout};
 
 use anyhow::Result;
-use api::ollama::Metrics;
+use api::{duration, ollama::Metrics};
 
 use super::{Wishes, wrap::Wrapper};
-use crate::format;
 
 /// Terminals narrower than this are not wrapped for: every other word would break.
 const LEAST_WIDTH: usize = 20;
 
 pub struct Answer {
     out: Stdout,
+    /// `None` = text is printed as it comes.
     wrapper: Option<Wrapper>,
     is_terminal: bool,
     is_thinking: bool,
@@ -22,11 +22,11 @@ pub struct Answer {
 
 impl Answer {
     pub fn new(wishes: &Wishes) -> Answer {
-        let width = usize::from(console_width());
+        let is_terminal = stdout().is_terminal();
         Answer {
             out: stdout(),
-            wrapper: (wishes.word_wrap && width >= LEAST_WIDTH).then(|| Wrapper::new(width)),
-            is_terminal: stdout().is_terminal(),
+            wrapper: (wishes.word_wrap && is_terminal).then(Wrapper::default),
+            is_terminal,
             is_thinking: false,
             hide_thinking: wishes.hide_thinking,
             verbose: wishes.verbose,
@@ -55,10 +55,11 @@ impl Answer {
 
     pub fn finish(&mut self, metrics: &Metrics) -> Result<()> {
         self.end_thinking()?;
-        let rest = self.wrapper.as_mut().map(Wrapper::finish).unwrap_or_default();
-        writeln!(self.out, "{rest}")?;
+        self.end_word()?;
+        write!(self.out, "\n\n")?;
+        self.out.flush()?;
         if self.verbose {
-            eprintln!("\n{}", timings(metrics));
+            eprint!("{}", timings(metrics));
         }
         Ok(())
     }
@@ -66,22 +67,32 @@ impl Answer {
     /// What is on the screen stays; the cursor goes to a line of its own.
     pub fn interrupt(&mut self) -> Result<()> {
         let reset = if self.is_terminal { "\x1b[0m" } else { "" };
-        writeln!(self.out, "{reset}")?;
+        self.end_word()?;
+        write!(self.out, "{reset}\n\n")?;
+        self.out.flush()?;
         Ok(())
     }
 
     fn end_thinking(&mut self) -> Result<()> {
         if std::mem::take(&mut self.is_thinking) {
             let reset = if self.is_terminal { "\x1b[0m" } else { "" };
-            let rest = self.wrapper.as_mut().map(Wrapper::finish).unwrap_or_default();
-            write!(self.out, "{rest}\n...done thinking.{reset}\n\n")?;
+            self.end_word()?;
+            write!(self.out, "\n...done thinking.{reset}\n\n")?;
+            self.wrapper = self.wrapper.take().map(|_| Wrapper::default());
+        }
+        Ok(())
+    }
+
+    fn end_word(&mut self) -> Result<()> {
+        if let Some(wrapper) = &mut self.wrapper {
+            self.out.write_all(wrapper.finish(width()).as_bytes())?;
         }
         Ok(())
     }
 
     fn print(&mut self, text: &str) -> Result<()> {
         match &mut self.wrapper {
-            Some(wrapper) => self.out.write_all(wrapper.push(text).as_bytes())?,
+            Some(wrapper) => self.out.write_all(wrapper.push(text, width()).as_bytes())?,
             None => self.out.write_all(text.as_bytes())?,
         }
         self.out.flush()?;
@@ -89,30 +100,34 @@ impl Answer {
     }
 }
 
-/// 0 where there is no terminal.
-fn console_width() -> u16 {
-    indicatif::TermLike::width(&console::Term::stdout())
+/// Of the terminal as it is now: it may be another than a word ago.
+fn width() -> usize {
+    match console::Term::stdout().size_checked() {
+        Some((_, columns)) if usize::from(columns) >= LEAST_WIDTH => columns.into(),
+        _ => usize::MAX,
+    }
 }
 
-/// The seven lines of `--verbose`.
+/// The lines of `--verbose`; what was not measured has none.
 fn timings(metrics: &Metrics) -> String {
-    let rate = |count: u64, nanoseconds: u64| {
-        if nanoseconds == 0 { 0.0 } else { count as f64 / (nanoseconds as f64 / 1e9) }
+    let mut text = String::new();
+    let mut row = |name: &str, value: Option<String>| {
+        text += &value.map(|value| format!("{:<22}{value}\n", format!("{name}:"))).unwrap_or_default();
     };
-    let lines = [
-        ("total duration", format::nanoseconds(metrics.total_duration)),
-        ("load duration", format::nanoseconds(metrics.load_duration)),
-        ("prompt eval count", format!("{} token(s)", metrics.prompt_eval_count)),
-        ("prompt eval duration", format::nanoseconds(metrics.prompt_eval_duration)),
-        (
-            "prompt eval rate",
-            format!("{:.2} tokens/s", rate(metrics.prompt_eval_count, metrics.prompt_eval_duration)),
-        ),
-        ("eval count", format!("{} token(s)", metrics.eval_count)),
-        ("eval duration", format::nanoseconds(metrics.eval_duration)),
-        ("eval rate", format!("{:.2} tokens/s", rate(metrics.eval_count, metrics.eval_duration))),
-    ];
-    lines.map(|(name, value)| format!("{:<22}{value}", format!("{name}:"))).join("\n")
+    let time = |nanos: u64| (nanos > 0).then(|| duration::format(nanos.try_into().unwrap_or(i64::MAX)));
+    let count = |tokens: u64| (tokens > 0).then(|| format!("{tokens} token(s)"));
+    let rate = |tokens: u64, nanos: u64| {
+        (tokens > 0 && nanos > 0).then(|| format!("{:.2} tokens/s", tokens as f64 / (nanos as f64 / 1e9)))
+    };
+    row("total duration", time(metrics.total_duration));
+    row("load duration", time(metrics.load_duration));
+    row("prompt eval count", count(metrics.prompt_eval_count));
+    row("prompt eval duration", time(metrics.prompt_eval_duration));
+    row("prompt eval rate", rate(metrics.prompt_eval_count, metrics.prompt_eval_duration));
+    row("eval count", count(metrics.eval_count));
+    row("eval duration", time(metrics.eval_duration));
+    row("eval rate", rate(metrics.eval_count, metrics.eval_duration));
+    text
 }
 
 #[cfg(test)]
@@ -120,10 +135,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_are_tokens_by_second() {
-        let metrics = Metrics { eval_count: 10, eval_duration: 2_000_000_000, ..Metrics::default() };
-        let text = timings(&metrics);
-        assert!(text.contains("eval rate:            5.00 tokens/s"), "{text}");
-        assert!(text.contains("prompt eval rate:     0.00 tokens/s"), "{text}");
+    fn timings_are_eight_lines_of_which_some_may_be_missing() {
+        let metrics = Metrics {
+            total_duration: 2_500_000_000,
+            load_duration: 45_600_000,
+            eval_count: 10,
+            eval_duration: 2_000_000_000,
+            ..Metrics::default()
+        };
+        let expected =
+            "total duration:       2.5s\nload duration:        45.6ms\neval count:           10 token(s)
+eval duration:        2s\neval rate:            5.00 tokens/s\n";
+        assert_eq!(timings(&metrics), expected);
+        let all = Metrics { prompt_eval_count: 1, prompt_eval_duration: 1_000, ..metrics };
+        assert_eq!(timings(&all).lines().count(), 8);
     }
 }

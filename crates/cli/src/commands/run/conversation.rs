@@ -1,153 +1,307 @@
-//! The prompt loop: reads a message, streams the answer, keeps the history.
+//! The prompt loop: reads what is typed, obeys commands, streams answers, keeps what was said.
 
 use anyhow::Result;
-use api::ollama::{ChatRequest, ChatResponse, Message};
+use api::ollama::{ChatRequest, ChatResponse, CreateRequest, Message, Progress};
 use futures::StreamExt;
-use rustyline::{DefaultEditor, error::ReadlineError};
+use node::Sources;
+use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Wishes, answer::Answer};
-use crate::client::Client;
+use super::{
+    Wishes,
+    answer::Answer,
+    attach::{Attached, begins_with_a_file},
+    editor::{LineEditor, PROMPT, QUOTES, Typed},
+    help, load,
+    set::{Outcome, parameter_lines, set},
+    show, sign_of_life,
+};
+use crate::{
+    client::{Client, is_not_found},
+    commands::{
+        list,
+        show::{Shown, overview},
+    },
+};
 
-const HELP: &str = "Available Commands:
-  /clear          Clear session context
-  /bye            Exit
-  /?, /help       Help for a command
+/// A refusal with one of these is about this question only; the conversation goes on.
+const ABOUT_THINKING: [&str; 2] = ["does not support thinking", "invalid think value"];
 
-Use \"\"\" to begin a multi-line message.
-";
-
-/// What one entered line asks for.
-#[derive(Debug, PartialEq, Eq)]
-enum Entry {
-    Message(String),
-    Clear,
-    Help,
-    Bye,
-    Nothing,
-    Unknown(String),
+struct Conversation<'a> {
+    client: &'a Client,
+    wishes: Wishes,
+    shown: Shown,
+    /// Set by `/set system`; the model has its own.
+    system: Option<String>,
+    messages: Vec<Message>,
+    /// The answer that is being shown.
+    answer: Option<Answer>,
 }
 
-pub async fn hold(client: &Client, wishes: Wishes) -> Result<()> {
-    let mut editor = DefaultEditor::new()?;
-    let mut messages: Vec<Message> = Vec::new();
-    eprintln!("Send a message (/? for help)");
+enum Next {
+    Prompt,
+    Leave,
+}
+
+pub async fn hold(client: &Client, wishes: Wishes, shown: Shown, sources: &Sources) -> Result<()> {
+    load(client, &wishes).await?;
+    let mut editor = LineEditor::new(sources)?;
+    let mut conversation =
+        Conversation { client, wishes, shown, system: None, messages: Vec::new(), answer: None };
+    conversation.replay()?;
     loop {
-        let entry = match tokio::task::block_in_place(|| read_entry(&mut editor)) {
-            Ok(entry) => entry,
-            Err(ReadlineError::Interrupted) => {
-                println!("\nUse Ctrl + d or /bye to exit.");
+        let text = match tokio::task::block_in_place(|| editor.read())? {
+            Typed::Text(text) => text,
+            Typed::Interrupt { line_was_empty } => {
+                if line_was_empty {
+                    println!("Use Ctrl + d or /bye to exit.");
+                }
                 continue;
             }
-            Err(ReadlineError::Eof) => return Ok(()),
-            Err(error) => return Err(error.into()),
+            Typed::End => return Ok(()),
         };
-        match entry {
-            Entry::Bye => return Ok(()),
-            Entry::Nothing => {}
-            Entry::Help => eprint!("{HELP}"),
-            Entry::Clear => {
-                messages.clear();
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let next = tokio::select! {
+            next = conversation.obey(&text, &mut editor) => next?,
+            // What was being done is dropped: a stream closes its connection, which ends the sequence on the worker.
+            _ = interrupt.recv() => conversation.interrupt()?,
+        };
+        if let Next::Leave = next {
+            return Ok(());
+        }
+    }
+}
+
+// === impl Conversation ===
+
+impl Conversation<'_> {
+    async fn obey(&mut self, text: &str, editor: &mut LineEditor) -> Result<Next> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        match *words.as_slice() {
+            [] => {}
+            ["/bye" | "/exit", ..] => return Ok(Next::Leave),
+            ["/clear", ..] => {
+                self.forget();
                 println!("Cleared session context");
             }
-            Entry::Unknown(command) => println!("Unknown command '{command}'. Type /? for help"),
-            Entry::Message(content) => {
-                messages.push(Message { role: "user".to_owned(), content, ..Message::default() });
-                let reply = chat(client, &wishes, &messages).await?;
-                messages.push(reply);
+            ["/list", ref prefix @ ..] => list(self.client, prefix.first().copied()).await?,
+            ["/load", model] => self.load(model).await?,
+            ["/load", ..] => println!("Usage:\n  /load <modelname>"),
+            ["/save", model] => self.save(model).await?,
+            ["/save", ..] => println!("Usage:\n  /save <modelname>"),
+            ["/set", ref wish @ ..] => self.set(wish, text, editor),
+            ["/show", ref topic @ ..] => self.show(topic.first().copied()).await?,
+            ["/?" | "/help", ref topic @ ..] => eprint!("{}", help::help(topic.first().copied())),
+            [command, ..] if command.starts_with('/') && !self.is_file(text) => {
+                println!("Unknown command '{command}'. Type /? for help");
+            }
+            _ => self.ask(text).await?,
+        }
+        Ok(Next::Prompt)
+    }
+
+    fn is_file(&self, text: &str) -> bool {
+        self.wishes.takes_files && begins_with_a_file(text.trim_start())
+    }
+
+    /// The messages of the Modelfile, as if they had been said here. The server puts them before ours.
+    fn replay(&self) -> Result<()> {
+        for Message { role, content, .. } in &self.shown.response.messages {
+            match role.as_str() {
+                "user" => println!("{PROMPT}{content}"),
+                "assistant" => {
+                    let mut answer = Answer::new(&Wishes { verbose: false, ..self.wishes.clone() });
+                    answer.content(content)?;
+                    answer.finish(&Default::default())?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.messages.clear();
+        if let Some(content) = self.system.clone() {
+            self.messages.push(Message { role: "system".to_owned(), content, ..Message::default() });
+        }
+    }
+
+    async fn load(&mut self, model: &str) -> Result<()> {
+        println!("Loading model '{model}'");
+        let mut wishes = Wishes { model: model.to_owned(), ..self.wishes.clone() };
+        let found = async {
+            let shown = show(self.client, model).await?;
+            wishes.suit(&shown);
+            load(self.client, &wishes).await?;
+            anyhow::Ok(shown)
+        };
+        match found.await {
+            Ok(shown) => {
+                (self.wishes, self.shown, self.system) = (wishes, shown, None);
+                self.forget();
+                self.replay()
+            }
+            Err(error) if is_not_found(&error) => {
+                println!("Couldn't find model '{model}'");
+                Ok(())
+            }
+            Err(error) => {
+                println!("error: {error:#}");
+                Ok(())
             }
         }
     }
-}
 
-fn read_entry(editor: &mut DefaultEditor) -> Result<Entry, ReadlineError> {
-    let mut text = editor.readline(">>> ")?;
-    while is_open(&text) {
-        text.push('\n');
-        text.push_str(&editor.readline("... ")?);
-    }
-    if !text.trim().is_empty() {
-        editor.add_history_entry(text.as_str())?;
-    }
-    Ok(parse(&text))
-}
-
-/// Whether three quotes were opened and not closed.
-fn is_open(text: &str) -> bool {
-    let text = text.trim();
-    text.starts_with("\"\"\"") && (text.len() < 6 || !text.ends_with("\"\"\""))
-}
-
-fn parse(text: &str) -> Entry {
-    let text = text.trim();
-    if let Some(inner) = text.strip_prefix("\"\"\"") {
-        return Entry::Message(inner.strip_suffix("\"\"\"").unwrap_or(inner).to_owned());
-    }
-    match text.split_whitespace().next() {
-        None => Entry::Nothing,
-        Some("/bye" | "/exit") => Entry::Bye,
-        Some("/clear") => Entry::Clear,
-        Some("/?" | "/help") => Entry::Help,
-        Some(command) if command.starts_with('/') && !command[1..].contains('/') => {
-            Entry::Unknown(command.to_owned())
+    /// Makes a model of the present one, what was set, and what was said.
+    async fn save(&self, model: &str) -> Result<()> {
+        let said = self.messages.iter().filter(|message| message.role != "system");
+        let earlier = self.shown.response.messages.iter();
+        let request = CreateRequest {
+            model: model.to_owned(),
+            from: self.wishes.model.clone(),
+            system: self.system.clone().unwrap_or_default(),
+            parameters: Some(self.wishes.options.clone()).filter(|options| !options.is_empty()),
+            // Without any, those of the present model stay.
+            messages: match self.messages.is_empty() {
+                true => Vec::new(),
+                false => earlier.chain(said).cloned().collect(),
+            },
+            stream: Some(false),
+            ..CreateRequest::default()
+        };
+        match self.client.post::<Progress>("/api/create", &request).await {
+            Ok(_) => println!("Created new model '{model}'"),
+            Err(error) if error.to_string().contains("invalid model name") => {
+                println!("error: The model name '{model}' is invalid");
+            }
+            Err(error) => println!("error: {error:#}"),
         }
-        Some(_) => Entry::Message(text.to_owned()),
+        Ok(())
     }
-}
 
-/// Streams one answer; Ctrl-C ends the answer, not the program, and keeps what has come.
-async fn chat(client: &Client, wishes: &Wishes, messages: &[Message]) -> Result<Message> {
-    let request = ChatRequest {
-        model: wishes.model.clone(),
-        messages: messages.to_vec(),
-        format: wishes.format.clone(),
-        keep_alive: wishes.keep_alive,
-        think: wishes.think.clone(),
-        ..ChatRequest::default()
-    };
-    let mut answer = Answer::new(wishes);
-    let mut reply = Message { role: "assistant".to_owned(), ..Message::default() };
-    let mut lines = std::pin::pin!(client.stream::<ChatResponse, _>("/api/chat", &request).await?);
-    loop {
-        tokio::select! {
-            line = lines.next() => {
-                let Some(line) = line else { return Ok(reply) };
-                let line = line?;
-                answer.thinking(line.message.thinking.as_deref().unwrap_or_default())?;
-                answer.content(&line.message.content)?;
-                reply.content.push_str(&line.message.content);
-                if line.done {
-                    answer.finish(&line.metrics)?;
-                    println!();
-                    return Ok(reply);
+    fn set(&mut self, wish: &[&str], text: &str, editor: &mut LineEditor) {
+        match set(&mut self.wishes, wish, text) {
+            Outcome::Said(text) => println!("{text}"),
+            Outcome::Usage(text) => eprint!("{text}"),
+            Outcome::KeepHistory(keep) => editor.keeps_history = keep,
+            Outcome::Thinks(text) => {
+                println!("{text}");
+                if !self.shown.can("thinking") {
+                    eprintln!("warning: model \"{}\" does not support thinking output", self.wishes.model);
                 }
             }
-            _ = tokio::signal::ctrl_c() => {
-                answer.interrupt()?;
-                return Ok(reply);
+            Outcome::System(content) => {
+                // A second thought replaces the first, as long as nothing was said in between.
+                self.messages.pop_if(|last| last.role == "system");
+                self.system = Some(content.clone());
+                self.messages.push(Message { role: "system".to_owned(), content, ..Message::default() });
+                println!("Set system message.");
             }
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_are_told_from_messages() {
-        assert_eq!(parse("  hello there "), Entry::Message("hello there".to_owned()));
-        assert_eq!(parse("/bye"), Entry::Bye);
-        assert_eq!(parse("/clear"), Entry::Clear);
-        assert_eq!(parse("/what is this"), Entry::Unknown("/what".to_owned()));
-        assert_eq!(parse("/etc/passwd is a file"), Entry::Message("/etc/passwd is a file".to_owned()));
-        assert_eq!(parse(" "), Entry::Nothing);
+    async fn show(&mut self, topic: Option<&str>) -> Result<()> {
+        self.shown = show(self.client, &self.wishes.model).await?;
+        let Shown { response, more } = &self.shown;
+        let or = |text: &str, fallback: &str| match text {
+            "" => println!("{fallback}"),
+            text => println!("{text}"),
+        };
+        match topic {
+            Some("info") => print!("{}", overview(response, more, false)),
+            Some("license") => or(&response.license, "No license was specified for this model."),
+            Some("modelfile") => println!("{}", response.modelfile),
+            Some("parameters") => self.show_parameters(),
+            Some("system") => {
+                let system = self.system.as_deref().unwrap_or(&response.system);
+                or(system, "No system message was specified for this model.");
+            }
+            Some("template") => or(&response.template, "No prompt template was specified for this model."),
+            Some(other) => println!("Unknown command '/show {other}'. Type /? for help"),
+            None => eprint!("{}", help::SHOW),
+        }
+        Ok(())
     }
 
-    #[test]
-    fn three_quotes_hold_several_lines() {
-        assert!(is_open("\"\"\""));
-        assert!(is_open("\"\"\"one\ntwo"));
-        assert!(!is_open("\"\"\"one\ntwo\"\"\""));
-        assert_eq!(parse("\"\"\"one\ntwo\"\"\""), Entry::Message("one\ntwo".to_owned()));
+    fn show_parameters(&self) {
+        println!("Model defined parameters:");
+        match self.shown.response.parameters.as_str() {
+            "" => println!("  No additional parameters were specified for this model."),
+            parameters => parameters.lines().for_each(|line| println!("  {line}")),
+        }
+        println!();
+        if !self.wishes.options.is_empty() {
+            println!("User defined parameters:");
+            parameter_lines(&self.wishes.options).for_each(|line| println!("{line}"));
+            println!();
+        }
+    }
+
+    async fn ask(&mut self, text: &str) -> Result<()> {
+        let text = text.trim();
+        let text = match text.strip_prefix(QUOTES) {
+            Some(inner) => inner.strip_suffix(QUOTES).unwrap_or(inner),
+            None => text,
+        };
+        let Attached { text, images } = match self.wishes.attach(text.to_owned()) {
+            Ok(attached) => attached,
+            Err(error) => {
+                println!("error: {error:#}");
+                return Ok(());
+            }
+        };
+        self.messages.push(Message { role: "user".to_owned(), content: text, images, ..Message::default() });
+        match self.chat().await {
+            Err(error) if ABOUT_THINKING.iter().any(|text| error.to_string().contains(text)) => {
+                println!("error: {error}");
+                self.messages.pop_if(|last| last.role == "user");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Streams one answer to the screen and into the messages, where it stays as far as it came.
+    async fn chat(&mut self) -> Result<()> {
+        let request = ChatRequest {
+            model: self.wishes.model.clone(),
+            messages: self.messages.clone(),
+            format: self.wishes.format.clone(),
+            keep_alive: self.wishes.keep_alive,
+            options: Some(self.wishes.options.clone()).filter(|options| !options.is_empty()),
+            think: self.wishes.think.clone(),
+            ..ChatRequest::default()
+        };
+        let answer = self.answer.insert(Answer::new(&self.wishes));
+        let sign = sign_of_life();
+        let mut lines = std::pin::pin!(self.client.stream::<ChatResponse, _>("/api/chat", &request).await?);
+        self.messages.push(Message { role: "assistant".to_owned(), ..Message::default() });
+        while let Some(line) = lines.next().await {
+            sign.finish_and_clear();
+            let line = line?;
+            let thought = line.message.thinking.unwrap_or_default();
+            answer.thinking(&thought)?;
+            answer.content(&line.message.content)?;
+            if let Some(reply) = self.messages.last_mut() {
+                reply.content.push_str(&line.message.content);
+                if !thought.is_empty() {
+                    reply.thinking.get_or_insert_default().push_str(&thought);
+                }
+            }
+            if line.done {
+                answer.finish(&line.metrics)?;
+            }
+        }
+        self.answer = None;
+        Ok(())
+    }
+
+    /// Ctrl + c: what has come stays on the screen and in the messages.
+    fn interrupt(&mut self) -> Result<Next> {
+        match self.answer.take() {
+            Some(mut answer) => answer.interrupt()?,
+            None => println!(),
+        }
+        Ok(Next::Prompt)
     }
 }

@@ -1,57 +1,65 @@
 //! Word wrap for text that arrives in pieces: a word is printed when it is whole.
 
-/// Breaks lines before the word that would cross the edge. Widths are counted in characters.
+use unicode_width::UnicodeWidthChar;
+
+/// Breaks lines before the word that would cross the edge. Widths are counted in cells of the terminal.
+#[derive(Debug, Default)]
 pub struct Wrapper {
-    width: usize,
+    /// Cells of the line that are taken.
     column: usize,
     word: String,
+    word_width: usize,
 }
 
 impl Wrapper {
-    pub fn new(width: usize) -> Wrapper {
-        Wrapper { width, column: 0, word: String::new() }
-    }
-
-    /// What can be printed now that `text` has come.
-    pub fn push(&mut self, text: &str) -> String {
+    /// What can be printed on a terminal of `width` cells now that `text` has come.
+    pub fn push(&mut self, text: &str, width: usize) -> String {
         let mut out = String::new();
         for character in text.chars() {
-            if !character.is_whitespace() {
-                self.word.push(character);
-                // A word longer than a line (a link, Chinese text) is let through as it comes.
-                if self.word.chars().count() >= self.width {
-                    self.end_word(&mut out);
-                }
-                continue;
-            }
-            self.end_word(&mut out);
+            let cells = character.width().unwrap_or(0);
             if character == '\n' {
+                self.end_word(&mut out, width);
                 self.column = 0;
                 out.push('\n');
-            } else if self.column < self.width {
-                self.column += 1;
-                out.push(character);
+            } else if character.is_whitespace() {
+                self.end_word(&mut out, width);
+                // What does not fit is the end of the line, which needs no mark.
+                if self.column + cells <= width {
+                    self.column += cells;
+                    out.push(character);
+                }
+            } else {
+                // Chinese, Japanese and the like have no spaces between words: a line may end at any sign.
+                if cells > 1 {
+                    self.end_word(&mut out, width);
+                }
+                self.word.push(character);
+                self.word_width += cells;
+                // A word longer than a line (a link) is let through as it comes.
+                if cells > 1 || self.word_width >= width {
+                    self.end_word(&mut out, width);
+                }
             }
         }
         out
     }
 
     /// The word that was held back.
-    pub fn finish(&mut self) -> String {
+    pub fn finish(&mut self, width: usize) -> String {
         let mut out = String::new();
-        self.end_word(&mut out);
+        self.end_word(&mut out, width);
         out
     }
 
-    fn end_word(&mut self, out: &mut String) {
-        let length = self.word.chars().count();
-        if self.column > 0 && self.column + length > self.width {
+    fn end_word(&mut self, out: &mut String, width: usize) {
+        if self.column > 0 && self.column + self.word_width > width {
             out.push('\n');
             self.column = 0;
         }
-        self.column += length;
+        self.column += self.word_width;
         out.push_str(&self.word);
         self.word.clear();
+        self.word_width = 0;
     }
 }
 
@@ -60,9 +68,9 @@ mod tests {
     use super::*;
 
     fn wrapped(width: usize, pieces: &[&str]) -> String {
-        let mut wrapper = Wrapper::new(width);
-        let mut out: String = pieces.iter().map(|piece| wrapper.push(piece)).collect();
-        out.push_str(&wrapper.finish());
+        let mut wrapper = Wrapper::default();
+        let mut out: String = pieces.iter().map(|piece| wrapper.push(piece, width)).collect();
+        out.push_str(&wrapper.finish(width));
         out
     }
 
@@ -84,5 +92,26 @@ mod tests {
     #[test]
     fn a_word_longer_than_the_line_is_not_lost() {
         assert_eq!(wrapped(4, &["abcdefgh"]).replace('\n', ""), "abcdefgh");
+    }
+
+    #[test]
+    fn wide_signs_take_two_cells_and_a_line_may_end_between_them() {
+        assert_eq!(wrapped(6, &["一二三四"]), "一二三\n四");
+        assert_eq!(wrapped(6, &["ab一二三"]), "ab一二\n三");
+        // The accent takes no cell.
+        assert_eq!(wrapped(6, &["abcde\u{301}f ghi"]), "abcde\u{301}f\nghi");
+    }
+
+    #[test]
+    fn a_wide_sign_is_shown_when_it_comes() {
+        assert_eq!(Wrapper::default().push("一", 80), "一");
+        assert_eq!(Wrapper::default().push("one", 80), "");
+    }
+
+    #[test]
+    fn a_terminal_that_has_become_narrower_is_wrapped_for() {
+        let mut wrapper = Wrapper::default();
+        assert_eq!(wrapper.push("one two ", 80), "one two ");
+        assert_eq!(wrapper.push("three ", 10), "\nthree ");
     }
 }
