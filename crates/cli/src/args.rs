@@ -23,6 +23,11 @@ pub enum Command {
     Role(RoleCommand),
     #[command(flatten)]
     Client(ClientCommand),
+    /// Show or fix what the whole cluster may do at once
+    Limits {
+        #[command(subcommand)]
+        command: LimitsCommand,
+    },
 }
 
 /// What this process can be.
@@ -63,6 +68,46 @@ pub enum ClientCommand {
     Cp(CopyArgs),
     /// Remove models
     Rm(RemoveArgs),
+}
+
+/// What can be done about the limits of a cluster.
+#[derive(Debug, Subcommand)]
+pub enum LimitsCommand {
+    /// Show the limits, and whether they were fixed here or come from a gateway's environment
+    Show(ClusterArgs),
+    /// Fix limits: they hold against every environment until 'limits unset'
+    Set(SetLimitsArgs),
+    /// Let the environment of the gateway that started last hold again
+    Unset(ClusterArgs),
+}
+
+/// Which cluster is meant.
+#[derive(Debug, Default, Args)]
+pub struct ClusterArgs {
+    /// etcd endpoints, separated by commas [env: CARAVAN_ETCD]
+    #[arg(long, value_name = "URL")]
+    pub etcd: Option<String>,
+    /// Name of the cluster [env: CARAVAN_CLUSTER] [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// File with these flags as keys: caravan.toml [env: CARAVAN_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct SetLimitsArgs {
+    /// Replicas in memory over all workers; 0 = three for each device
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub max_loaded_models: Option<String>,
+    /// Sequences that one replica runs at once; 0 = each worker decides
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub num_parallel: Option<String>,
+    /// Requests that may wait
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub max_queue: Option<String>,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 }
 
 /// Flags of the roles. Each also comes from the environment; a flag wins.
@@ -214,7 +259,7 @@ pub fn tree(program: &'static str) -> clap::Command {
         let readers: &[Reader] = match command.get_name() {
             "serve" | "gateway" | "worker" => &[Reader::Both, Reader::Server],
             "run" => &[Reader::Both, Reader::Client, Reader::Conversation],
-            "signin" | "signout" => continue,
+            "signin" | "signout" | "limits" => continue,
             _ => &[Reader::Both, Reader::Client],
         };
         *command = std::mem::take(command).after_help(environment::help(readers));

@@ -1,6 +1,7 @@
 //! The client's verbs.
 
 mod create;
+mod limits;
 mod manage;
 mod run;
 mod show;
@@ -8,6 +9,7 @@ mod tables;
 mod version;
 
 pub use create::create;
+pub use limits::limits;
 pub use manage::{copy, remove, stop};
 pub use run::run;
 pub use show::show;

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Some(Command::Role(RoleCommand::Gateway(flags))) => role(Role::Gateway, &flags, sources),
         Some(Command::Role(RoleCommand::Worker(flags))) => role(Role::Worker, &flags, sources),
         Some(Command::Client(command)) => report(client(command, &sources)),
+        Some(Command::Limits { command }) => report(commands::limits(&command, sources)),
     }
 }
 
@@ -45,7 +46,8 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     let text = error.render().to_string();
     eprint!("Error: {}", text.strip_prefix("error: ").unwrap_or(&text));
-    let is_operators = |word: String| ["serve", "start", "gateway", "worker"].contains(&word.as_str());
+    let is_operators =
+        |word: String| ["serve", "start", "gateway", "worker", "limits"].contains(&word.as_str());
     match env::args_os().nth(1).and_then(|word| word.into_string().ok()).is_some_and(is_operators) {
         true => ExitCode::from(config::EXIT_CODE),
         false => ExitCode::FAILURE,

@@ -5,14 +5,14 @@ mod settings;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use node::{Metrics, Setting, Shutdown, Sources, admin, config::text, shutdown::Limits, telemetry};
 use registry::{Etcd, EtcdConfig, Memory, MetadataStore, Registry};
 use tokio::net::TcpListener;
 
 pub use self::settings::{Role, Settings};
 use crate::{
-    args::RoleArgs,
+    args::{ClusterArgs, RoleArgs},
     environment::{self, Reader},
 };
 
@@ -21,6 +21,9 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(40);
 /// Leases are revoked and connections closed in moments; what hangs here hangs for ever.
 const STOP: Duration = Duration::from_secs(5);
+
+/// A person waits that long for etcd, and not as long as a server does.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 const FILE: Setting<String> = Setting::new("config", &["CARAVAN_CONFIG"], "the path of a file", text);
 
@@ -52,6 +55,18 @@ fn with_file(sources: Sources, flag: Option<&str>) -> Result<Sources> {
         Some(path) => Ok(sources.with_file(Path::new(&path), &settings::NAMES)?),
         None => Ok(sources),
     }
+}
+
+/// The etcd of a cluster, for who only has a word with it.
+pub fn etcd(flags: &ClusterArgs, sources: Sources) -> Result<EtcdConfig> {
+    let sources = with_file(sources, flags.config.as_deref())?;
+    let mut config = settings::etcd(flags, &sources)?;
+    config.connect_timeout = PATIENCE;
+    ensure!(
+        !config.endpoints.is_empty(),
+        "`--etcd` must name the etcd of a cluster; a single 'serve' takes its limits from its environment"
+    );
+    Ok(config)
 }
 
 /// Runs the role until it is told to stop.

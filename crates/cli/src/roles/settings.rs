@@ -11,7 +11,7 @@ use node::{
 };
 use registry::{EtcdConfig, Limits};
 
-use crate::args::RoleArgs;
+use crate::args::{ClusterArgs, RoleArgs};
 
 /// Which of the roles reads its settings: the addresses differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,6 +247,15 @@ impl EtcdAccess {
         (config.user, config.password) = (user, password);
         (config.ca, config.cert, config.key) = (ca, cert, key);
     }
+}
+
+/// Where the etcd of a cluster is, and who we are to it. Without endpoints none was named.
+pub fn etcd(flags: &ClusterArgs, sources: &Sources) -> Result<EtcdConfig> {
+    let endpoints = sources.read(&ETCD, flags.etcd.as_deref())?.unwrap_or_default();
+    let cluster = sources.read(&CLUSTER, flags.cluster.as_deref())?;
+    let mut config = EtcdConfig::new(endpoints, cluster.unwrap_or_else(|| "default".to_owned()));
+    EtcdAccess::read(sources).apply(&mut config);
+    Ok(config)
 }
 
 fn listen(role: Role, flags: &RoleArgs, sources: &Sources) -> Result<String> {
