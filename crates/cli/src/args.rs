@@ -3,8 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::{ArgValueCandidates, ArgValueCompleter};
 
-use crate::environment::{self, Reader};
+use crate::{
+    commands,
+    environment::{self, Reader},
+};
 
 /// An Ollama for a whole cluster.
 #[derive(Debug, Parser)]
@@ -27,6 +31,17 @@ pub enum Command {
     Limits {
         #[command(subcommand)]
         command: LimitsCommand,
+    },
+    /// Print what makes a shell complete commands, flags and models
+    Completions {
+        /// bash, elvish, fish, powershell or zsh
+        #[arg(add = ArgValueCandidates::new(commands::shells))]
+        shell: String,
+    },
+    /// Print the manual page, for 'man -l -'
+    Man {
+        /// A command of which to print it
+        command: Option<String>,
     },
 }
 
@@ -68,6 +83,11 @@ pub enum ClientCommand {
     Cp(CopyArgs),
     /// Remove models
     Rm(RemoveArgs),
+}
+
+/// The name of a model of the server, which a shell can complete.
+fn model_name() -> ArgValueCompleter {
+    ArgValueCompleter::new(commands::models)
 }
 
 /// What can be done about the limits of a cluster.
@@ -162,6 +182,7 @@ pub struct CreateArgs {
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
+    #[arg(add = model_name())]
     pub model: String,
     /// Words of the prompt; without them a conversation starts
     #[arg(trailing_var_arg = true)]
@@ -200,6 +221,7 @@ pub struct FilterArgs {
 
 #[derive(Debug, Args)]
 pub struct ShowArgs {
+    #[arg(add = model_name())]
     pub model: String,
     #[command(flatten)]
     pub part: ShowPart,
@@ -230,18 +252,20 @@ pub struct ShowPart {
 
 #[derive(Debug, Args)]
 pub struct CopyArgs {
+    #[arg(add = model_name())]
     pub source: String,
     pub destination: String,
 }
 
 #[derive(Debug, Args)]
 pub struct RemoveArgs {
-    #[arg(required = true)]
+    #[arg(required = true, add = model_name())]
     pub models: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub struct StopArgs {
+    #[arg(add = model_name())]
     pub model: String,
 }
 
@@ -259,7 +283,7 @@ pub fn tree(program: &'static str) -> clap::Command {
         let readers: &[Reader] = match command.get_name() {
             "serve" | "gateway" | "worker" => &[Reader::Both, Reader::Server],
             "run" => &[Reader::Both, Reader::Client, Reader::Conversation],
-            "signin" | "signout" | "limits" => continue,
+            "signin" | "signout" | "limits" | "completions" | "man" => continue,
             _ => &[Reader::Both, Reader::Client],
         };
         *command = std::mem::take(command).after_help(environment::help(readers));

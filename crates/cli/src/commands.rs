@@ -1,5 +1,6 @@
 //! The client's verbs.
 
+mod completions;
 mod create;
 mod limits;
 mod manage;
@@ -8,6 +9,7 @@ mod show;
 mod tables;
 mod version;
 
+pub use completions::{answer_shell, completions, man, models, shells};
 pub use create::create;
 pub use limits::limits;
 pub use manage::{copy, remove, stop};

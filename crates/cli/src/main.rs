@@ -21,6 +21,7 @@ use crate::{
 };
 
 fn main() -> ExitCode {
+    commands::answer_shell();
     let arguments = match args::parse() {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
@@ -34,6 +35,8 @@ fn main() -> ExitCode {
         Some(Command::Role(RoleCommand::Worker(flags))) => role(Role::Worker, &flags, sources),
         Some(Command::Client(command)) => report(client(command, &sources)),
         Some(Command::Limits { command }) => report(commands::limits(&command, sources)),
+        Some(Command::Completions { shell }) => report(commands::completions(&shell)),
+        Some(Command::Man { command }) => report(commands::man(command.as_deref())),
     }
 }
 
@@ -83,11 +86,16 @@ fn report(result: Result<()>) -> ExitCode {
 const HOST: node::Setting<Host> =
     node::Setting::new("", &["OLLAMA_HOST"], "host:port", Host::parse_strict).ollama(Host::parse_ollama);
 
+/// A client of the server that the environment names.
+fn server(sources: &Sources) -> Result<Client> {
+    let host = sources.read(&HOST, None)?.unwrap_or_default();
+    Client::new(&host, sources.variable("OLLAMA_API_KEY"))
+}
+
 /// Runs `errand` with a client of the server that the environment names.
 fn ask(sources: &Sources, errand: impl AsyncFnOnce(Client) -> Result<()>) -> Result<()> {
     environment::warn(sources, Reader::Client);
-    let host = sources.read(&HOST, None)?.unwrap_or_default();
-    let client = Client::new(&host, sources.variable("OLLAMA_API_KEY"))?;
+    let client = server(sources)?;
     let runtime = tokio::runtime::Runtime::new().context("start the async runtime")?;
     runtime.block_on(errand(client))
 }
