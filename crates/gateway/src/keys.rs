@@ -36,10 +36,6 @@ struct Key {
     digest: [u8; 32],
 }
 
-/// Whose key a request came with; for logs, and for what is counted by customer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner(pub String);
-
 // === impl Keys ===
 
 impl Keys {
@@ -50,8 +46,8 @@ impl Keys {
         Ok(Keys { path: path.to_owned(), known: Arc::new(ArcSwap::from_pointee(known)) })
     }
 
-    /// The owner of a key. Every key is compared, and each in constant time.
-    fn owner(&self, secret: &[u8]) -> Option<Owner> {
+    /// The name of a key. Every key is compared, and each in constant time.
+    fn name_of(&self, secret: &[u8]) -> Option<String> {
         if secret.is_empty() || secret.len() > MAX_KEY_BYTES {
             return None;
         }
@@ -59,7 +55,7 @@ impl Keys {
         let mut found = None;
         for key in self.known.load().iter() {
             if bool::from(key.digest.ct_eq(&digest)) {
-                found = Some(Owner(key.name.clone()));
+                found = Some(key.name.clone());
             }
         }
         found
@@ -99,8 +95,8 @@ impl std::fmt::Debug for Keys {
 mod tests {
     use super::*;
 
-    fn owner(keys: &Keys, secret: &str) -> Option<String> {
-        keys.owner(secret.as_bytes()).map(|owner| owner.0)
+    fn name(keys: &Keys, secret: &str) -> Option<String> {
+        keys.name_of(secret.as_bytes())
     }
 
     #[test]
@@ -110,11 +106,11 @@ mod tests {
         std::fs::write(&path, format!("open-sesame\nada:{}\n", hex::encode(Sha256::digest("s3cret"))))
             .unwrap();
         let keys = Keys::open(&path).unwrap();
-        assert_eq!(owner(&keys, "s3cret").as_deref(), Some("ada"));
-        assert_eq!(owner(&keys, "open-sesame").as_deref(), Some("line-1"));
+        assert_eq!(name(&keys, "s3cret").as_deref(), Some("ada"));
+        assert_eq!(name(&keys, "open-sesame").as_deref(), Some("line-1"));
         let long = "s".repeat(MAX_KEY_BYTES + 1);
         for wrong in ["", "s3cre", "s3cret ", "S3CRET", "ada", "sésame", &long] {
-            assert_eq!(owner(&keys, wrong), None, "{wrong}");
+            assert_eq!(name(&keys, wrong), None, "{wrong}");
         }
         assert!(!format!("{keys:?}").contains("sesame"));
     }
@@ -134,7 +130,7 @@ mod tests {
                     None => std::fs::remove_file(&path).unwrap(),
                 }
                 tokio::time::sleep(3 * LOOK).await;
-                owner(&keys, secret).is_some()
+                name(&keys, secret).is_some()
             }
         };
         let changes = async {

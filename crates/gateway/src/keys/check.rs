@@ -18,7 +18,7 @@ use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use percent_encoding::percent_decode_str;
 
-use super::{Keys, Owner};
+use super::Keys;
 use crate::call::Call;
 use crate::ids;
 use crate::intake::{self, Intake};
@@ -56,7 +56,7 @@ fn split(uri: &Uri) -> Option<(Vec<u8>, String)> {
 }
 
 /// Lets a request pass that has a key, or that needs none.
-pub async fn check(State(keys): State<Keys>, mut request: Request, next: Next) -> Response {
+pub async fn check(State(keys): State<Keys>, request: Request, next: Next) -> Response {
     // Browsers ask without keys, and so does whoever only wants to know whether somebody is there.
     let is_alive = request.uri().path() == "/" && [Method::GET, Method::HEAD].contains(request.method());
     if request.method() == Method::OPTIONS || is_alive {
@@ -64,12 +64,11 @@ pub async fn check(State(keys): State<Keys>, mut request: Request, next: Next) -
     }
     let in_path = request.extensions().get::<PathKey>().map(|PathKey(key)| Cow::Borrowed(key.as_slice()));
     let mut secrets = in_path.into_iter().chain(in_headers(request.headers()));
-    let owner = secrets.find_map(|secret| keys.owner(&secret));
+    let name = secrets.find_map(|secret| keys.name_of(&secret));
     drop(secrets);
-    match owner {
-        Some(owner) => {
-            tracing::Span::current().record("key", &owner.0);
-            request.extensions_mut().insert::<Owner>(owner);
+    match name {
+        Some(name) => {
+            tracing::Span::current().record("key", &name);
             next.run(request).await
         }
         None => refuse(request).await,
