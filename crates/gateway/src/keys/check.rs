@@ -22,7 +22,7 @@ use super::Keys;
 use crate::call::Call;
 use crate::ids;
 use crate::intake::{self, Intake};
-use crate::respond::{Anthropic, Native, OpenAi};
+use crate::respond::{Anthropic, Cohere, Native, OpenAi};
 
 const API_KEY: &str = "x-api-key";
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"caravan\"");
@@ -103,6 +103,7 @@ async fn refuse(request: Request) -> Response {
                 parts.extensions.get::<Call>().map(|call| ids::long("req_", call)).unwrap_or_default();
             Anthropic { error, request_id }.into_response()
         }
+        path if path.ends_with("/rerank") && !path.starts_with("/api/") => Cohere(error).into_response(),
         path if path.starts_with("/v1/") => OpenAi(error).into_response(),
         _ => Native(error).into_response(),
     };
@@ -158,6 +159,32 @@ mod tests {
         assert_eq!(found("x-api-key", "sésame".as_bytes()), ["sésame"]);
         for wrong in ["sesame", "Basic !!!", "Basic YWRh", "Basic", "Digest sesame", "", "Bearer"] {
             assert_eq!(found("authorization", wrong.as_bytes()), Vec::<String>::new(), "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_api_is_refused_in_its_own_words() {
+        for (path, pointer) in [
+            ("/api/chat", "/error"),
+            ("/api/rerank", "/error"),
+            ("/v1/chat/completions", "/error/message"),
+            ("/v1/messages", "/error/message"),
+            ("/v1/rerank", "/message"),
+            ("/v2/rerank", "/message"),
+            ("/rerank", "/message"),
+        ] {
+            let response = refuse(Request::builder().uri(path).body(Body::empty()).unwrap()).await;
+            assert_eq!(
+                (response.status().as_u16(), &response.headers()[WWW_AUTHENTICATE]),
+                (401, &CHALLENGE)
+            );
+            let body = axum::body::to_bytes(response.into_body(), 4096).await.unwrap();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(
+                body.pointer(pointer).and_then(serde_json::Value::as_str),
+                Some(MESSAGE),
+                "{path}: {body}"
+            );
         }
     }
 }
