@@ -28,6 +28,8 @@ enum Data {
     Bytes(Vec<u8>),
     /// Made when it is written, so that a file may be larger than the memory.
     Stream(Box<Produce>),
+    /// Given by the caller of [`Writer::write_with`], who may fail in his own way.
+    Declared,
 }
 
 type Produce = dyn Fn(&mut dyn Write) -> io::Result<()> + Send + Sync;
@@ -83,8 +85,31 @@ impl Writer {
         Ok(self)
     }
 
-    /// Writes the whole file.
-    pub fn write(&self, mut out: impl Write) -> Result<(), Error> {
+    /// Adds a tensor whose bytes are given when the file is written, by [`Writer::write_with`].
+    pub fn declare(
+        &mut self,
+        name: impl Into<String>,
+        shape: &[u64],
+        kind: TensorType,
+    ) -> Result<&mut Writer, Error> {
+        let name = name.into();
+        let bytes = self.check(&name, shape, kind)?;
+        self.tensors.push(Pending { name, shape: shape.to_vec(), kind, bytes, data: Data::Declared });
+        Ok(self)
+    }
+
+    /// Writes the whole file, in which no tensor is merely declared.
+    pub fn write(&self, out: impl Write) -> Result<(), Error> {
+        self.write_with(out, |_, _| Ok(()))
+    }
+
+    /// Writes the whole file. `produce` gives the bytes of each tensor that was declared, told by its place among all
+    /// tensors.
+    pub fn write_with<E: From<Error>>(
+        &self,
+        mut out: impl Write,
+        mut produce: impl FnMut(usize, &mut dyn Write) -> Result<(), E>,
+    ) -> Result<(), E> {
         let alignment = parse::alignment(&self.metadata)?;
         let header = self.header(alignment);
         let pad = |out: &mut dyn Write, length: u64| {
@@ -92,22 +117,22 @@ impl Writer {
             io::copy(&mut io::Read::take(io::repeat(0), padding), out).map(drop)
         };
         out.write_all(&header).and_then(|()| pad(&mut out, header.len() as u64)).map_err(Error::Write)?;
-        for tensor in &self.tensors {
+        for (at, tensor) in self.tensors.iter().enumerate() {
+            let mut counted = Counted { out: &mut out, bytes: 0 };
             match &tensor.data {
-                Data::Bytes(bytes) => out.write_all(bytes).map_err(Error::Write)?,
-                Data::Stream(produce) => {
-                    let mut counted = Counted { out: &mut out, bytes: 0 };
-                    produce(&mut counted).map_err(Error::Write)?;
-                    let (tensor, expected, found) = (tensor.name.clone(), tensor.bytes, counted.bytes);
-                    if expected != found {
-                        return Err(Error::DataLength { tensor, expected, found });
-                    }
-                }
+                Data::Bytes(bytes) => counted.write_all(bytes).map_err(Error::Write)?,
+                Data::Stream(produce) => produce(&mut counted).map_err(Error::Write)?,
+                Data::Declared => produce(at, &mut counted)?,
+            }
+            let (expected, found) = (tensor.bytes, counted.bytes);
+            if expected != found {
+                return Err(Error::DataLength { tensor: tensor.name.clone(), expected, found }.into());
             }
             // Every tensor starts at a multiple of the alignment, so its own length tells what is missing.
             pad(&mut out, tensor.bytes).map_err(Error::Write)?;
         }
-        out.flush().map_err(Error::Write)
+        out.flush().map_err(Error::Write)?;
+        Ok(())
     }
 
     /// The whole file in memory.
@@ -176,6 +201,7 @@ impl fmt::Debug for Data {
         match self {
             Data::Bytes(bytes) => f.debug_tuple("Bytes").field(&bytes.len()).finish(),
             Data::Stream(_) => f.write_str("Stream"),
+            Data::Declared => f.write_str("Declared"),
         }
     }
 }
