@@ -16,6 +16,7 @@ mod model;
 mod pages;
 mod pool;
 mod pooling;
+pub mod quantize;
 mod sampler;
 mod scheduler;
 mod sequence;
