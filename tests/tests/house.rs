@@ -10,7 +10,7 @@ use std::{
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Our crates and those of ours that each may name: the arrows of ARCHITECTURE.md.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("api", &[]),
     ("gguf", &[]),
     ("template", &[]),
@@ -19,7 +19,8 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("registry", &["api"]),
     ("store", &["gguf", "template", "api"]),
     ("engine", &["gguf", "api"]),
-    ("worker", &["engine", "store", "template", "protocol", "registry", "node", "api", "gguf"]),
+    ("convert", &["engine", "gguf", "api"]),
+    ("worker", &["engine", "convert", "store", "template", "protocol", "registry", "node", "api", "gguf"]),
     ("gateway", &["protocol", "registry", "store", "node", "api"]),
     ("cli", &["api", "gguf", "node", "store", "registry", "engine", "worker", "gateway"]),
     ("tests", &["api", "registry"]),

@@ -1,0 +1,192 @@
+//! What each architecture calls its tensors and sizes, here and there. A new one is a table and a few keys.
+
+mod bert;
+mod decoder;
+mod rope;
+
+use std::collections::BTreeMap;
+
+use gguf::TensorType;
+
+use crate::Error;
+use crate::checkpoint::{Checkpoint, Entries, class};
+use crate::plan::{Change, Data, Planned};
+use crate::safetensors::Stored;
+
+/// A model, but for its tokenizer.
+pub(crate) struct Model {
+    /// `general.architecture`.
+    pub architecture: &'static str,
+    /// Without the architecture before them.
+    pub keys: Entries,
+    /// Without `tokenizer.` before them.
+    pub tokenizer_keys: Entries,
+    pub tensors: Vec<Planned>,
+    /// Rows of the embedding: how many tokens the tokenizer must have.
+    pub vocab: u64,
+}
+
+/// The sizes that shapes are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sizes {
+    pub blocks: u64,
+    pub width: u64,
+    pub inner: u64,
+    pub heads: u64,
+    pub kv_heads: u64,
+    pub head: u64,
+    pub vocab: u64,
+    pub positions: u64,
+    pub types: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Size {
+    Width,
+    Inner,
+    /// All heads together.
+    Queries,
+    /// All heads of keys, or of values, together.
+    Keys,
+    Head,
+    Vocab,
+    Positions,
+    Types,
+}
+
+/// One kind of tensor.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
+    /// In the checkpoint.
+    pub name: &'static str,
+    /// In a GGUF.
+    pub gguf: &'static str,
+    /// The contiguous dimension last, as in the checkpoint.
+    pub shape: &'static [Size],
+    pub need: Need,
+    pub how: How,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    Must,
+    May,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    AsItIs,
+    AddOne,
+    /// Of queries or keys, whose heads are [`Change::Interleave`]d.
+    Interleaved,
+}
+
+pub(super) const fn must(name: &'static str, gguf: &'static str, shape: &'static [Size]) -> Row {
+    Row { name, gguf, shape, need: Need::Must, how: How::AsItIs }
+}
+
+pub(super) const fn may(name: &'static str, gguf: &'static str, shape: &'static [Size]) -> Row {
+    Row { need: Need::May, ..must(name, gguf, shape) }
+}
+
+/// The tensors of an architecture.
+pub(super) struct Table {
+    pub whole: &'static [Row],
+    /// What is before a block's number in the checkpoint.
+    pub blocks: &'static str,
+    pub block: &'static [Row],
+    /// Of what begins so, nothing is kept.
+    pub ignored: &'static [&'static str],
+}
+
+/// Reads what config.json says the checkpoint is.
+pub(crate) fn read(checkpoint: &Checkpoint<'_>) -> Result<Model, Error> {
+    match class(&checkpoint.config)? {
+        "BertModel" => bert::read(checkpoint),
+        class => decoder::read(checkpoint, class),
+    }
+}
+
+// === impl Sizes ===
+
+impl Sizes {
+    fn of(&self, size: Size) -> u64 {
+        match size {
+            Size::Width => self.width,
+            Size::Inner => self.inner,
+            Size::Queries => self.heads * self.head,
+            Size::Keys => self.kv_heads * self.head,
+            Size::Head => self.head,
+            Size::Vocab => self.vocab,
+            Size::Positions => self.positions,
+            Size::Types => self.types,
+        }
+    }
+}
+
+// === impl Table ===
+
+impl Table {
+    /// All tensors of the checkpoint under their new names, each with the shape that the sizes demand. `prefix` is what
+    /// all names in the checkpoint begin with. A tensor that nobody knows is an error: a model that is half understood
+    /// would talk nonsense.
+    pub fn tensors(
+        &self,
+        checkpoint: &Checkpoint<'_>,
+        prefix: &str,
+        sizes: &Sizes,
+    ) -> Result<Vec<Planned>, Error> {
+        let mut left: BTreeMap<&str, &Stored> =
+            checkpoint.tensors.iter().map(|(name, stored)| (name.as_str(), stored)).collect();
+        let mut planned = Vec::with_capacity(left.len());
+        let mut take = |name: String, gguf: String, row: &Row| -> Result<(), Error> {
+            match left.remove(name.as_str()) {
+                Some(stored) => planned.push(plan(&name, gguf, row, stored, sizes)?),
+                None if row.need == Need::May => {}
+                None => return Err(Error::tensor(&name, "is missing")),
+            }
+            Ok(())
+        };
+        for row in self.whole {
+            // The head stands beside the model, the rest is in it.
+            let prefix = if row.name.starts_with("lm_head") { "" } else { prefix };
+            take(format!("{prefix}{}", row.name), row.gguf.to_owned(), row)?;
+        }
+        for block in 0..sizes.blocks {
+            for row in self.block {
+                let name = format!("{prefix}{}{block}.{}", self.blocks, row.name);
+                take(name, format!("blk.{block}.{}", row.gguf), row)?;
+            }
+        }
+        let is_ignored = |name: &str| {
+            let bare = name.strip_prefix(prefix).unwrap_or(name);
+            self.ignored.iter().any(|part| bare.starts_with(part) || name.starts_with(part))
+                || bare.ends_with("rotary_emb.inv_freq")
+        };
+        match left.keys().find(|name| !is_ignored(name)) {
+            None => Ok(planned),
+            Some(name) => Err(Error::tensor(
+                name,
+                "is unknown in this architecture; without it the model would be wrong",
+            )),
+        }
+    }
+}
+
+fn plan(name: &str, gguf: String, row: &Row, stored: &Stored, sizes: &Sizes) -> Result<Planned, Error> {
+    let expected: Vec<u64> = row.shape.iter().map(|&size| sizes.of(size)).collect();
+    if stored.shape != expected {
+        let problem = format!("must have shape {expected:?} by config.json, got {:?}", stored.shape);
+        return Err(Error::tensor(name, problem));
+    }
+    if !matches!(stored.kind, TensorType::F32 | TensorType::F16 | TensorType::BF16) {
+        return Err(Error::tensor(name, format!("must be F32, F16 or BF16, got {}", stored.kind)));
+    }
+    let change = match row.how {
+        How::AsItIs => Change::Nothing,
+        How::AddOne => Change::AddOne,
+        How::Interleaved => Change::Interleave { head_rows: sizes.head },
+    };
+    let shape = stored.shape.iter().rev().copied().collect();
+    Ok(Planned { name: gguf, shape, kind: stored.kind, data: Data::Stored(stored.span.clone()), change })
+}

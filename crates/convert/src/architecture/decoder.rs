@@ -1,0 +1,303 @@
+//! Language models of one shape: a row of [`FAMILIES`] each.
+
+use gguf::Value;
+
+use super::{How, Model, Need, Row, Size, Sizes, Table, may, must, rope};
+use crate::Error;
+use crate::checkpoint::{Checkpoint, Entries};
+use crate::json::Json;
+
+use Size::{Head, Inner, Keys, Queries, Vocab, Width};
+
+/// Architectures that differ in tables and defaults only.
+struct Family {
+    /// What `architectures` says.
+    classes: &'static [&'static str],
+    architecture: &'static str,
+    tied: &'static [Row],
+    /// With a head of its own.
+    untied: &'static [Row],
+    block: &'static [Row],
+    activation: &'static str,
+    /// Whether the head is the embedding where config.json does not say.
+    is_tied: bool,
+    rope_base: f32,
+    epsilon: f32,
+    defaults: Defaults,
+    keys: fn(&Json, &Sizes) -> Result<Entries, Error>,
+}
+
+/// What the libraries take for granted when config.json does not say.
+struct Defaults {
+    heads: Option<u64>,
+    kv_heads: Option<u64>,
+    head: Option<u64>,
+    positions: Option<u64>,
+}
+
+const NONE: Defaults = Defaults { heads: None, kv_heads: None, head: None, positions: None };
+
+const EMBEDDING: Row = must("embed_tokens.weight", "token_embd.weight", &[Vocab, Width]);
+const NORM: Row = must("norm.weight", "output_norm.weight", &[Width]);
+const HEAD: Row = must("lm_head.weight", "output.weight", &[Vocab, Width]);
+
+const fn interleaved(row: Row) -> Row {
+    Row { how: How::Interleaved, ..row }
+}
+
+/// A norm that is stored as its distance from one.
+const fn from_one(name: &'static str, gguf: &'static str, shape: &'static [Size]) -> Row {
+    Row { name, gguf, shape, need: Need::Must, how: How::AddOne }
+}
+
+const Q: Row = must("self_attn.q_proj.weight", "attn_q.weight", &[Queries, Width]);
+const K: Row = must("self_attn.k_proj.weight", "attn_k.weight", &[Keys, Width]);
+const V: Row = must("self_attn.v_proj.weight", "attn_v.weight", &[Keys, Width]);
+const O: Row = must("self_attn.o_proj.weight", "attn_output.weight", &[Width, Queries]);
+const Q_BIAS: Row = may("self_attn.q_proj.bias", "attn_q.bias", &[Queries]);
+const K_BIAS: Row = may("self_attn.k_proj.bias", "attn_k.bias", &[Keys]);
+const V_BIAS: Row = may("self_attn.v_proj.bias", "attn_v.bias", &[Keys]);
+const O_BIAS: Row = may("self_attn.o_proj.bias", "attn_output.bias", &[Width]);
+const GATE: Row = must("mlp.gate_proj.weight", "ffn_gate.weight", &[Inner, Width]);
+const UP: Row = must("mlp.up_proj.weight", "ffn_up.weight", &[Inner, Width]);
+const DOWN: Row = must("mlp.down_proj.weight", "ffn_down.weight", &[Width, Inner]);
+const BEFORE: Row = must("input_layernorm.weight", "attn_norm.weight", &[Width]);
+const BETWEEN: Row = must("post_attention_layernorm.weight", "ffn_norm.weight", &[Width]);
+
+const LLAMA: Family = Family {
+    classes: &["LlamaForCausalLM", "MistralForCausalLM"],
+    architecture: "llama",
+    tied: &[EMBEDDING, NORM],
+    untied: &[EMBEDDING, NORM, HEAD],
+    block: &[
+        BEFORE,
+        interleaved(Q),
+        interleaved(Q_BIAS),
+        interleaved(K),
+        interleaved(K_BIAS),
+        V,
+        V_BIAS,
+        O,
+        O_BIAS,
+        BETWEEN,
+        GATE,
+        UP,
+        DOWN,
+    ],
+    activation: "silu",
+    is_tied: false,
+    rope_base: 10_000.0,
+    epsilon: 1e-6,
+    defaults: NONE,
+    keys: |_, sizes| Ok(vec![("rope.dimension_count".to_owned(), (sizes.head as u32).into())]),
+};
+
+const FAMILIES: [Family; 4] = [
+    LLAMA,
+    Family {
+        classes: &["Qwen2ForCausalLM"],
+        architecture: "qwen2",
+        block: &[BEFORE, Q, Q_BIAS, K, K_BIAS, V, V_BIAS, O, BETWEEN, GATE, UP, DOWN],
+        keys: |_, _| Ok(Vec::new()),
+        ..LLAMA
+    },
+    Family {
+        classes: &["Qwen3ForCausalLM"],
+        architecture: "qwen3",
+        block: &[
+            BEFORE,
+            Q,
+            K,
+            V,
+            O,
+            must("self_attn.q_norm.weight", "attn_q_norm.weight", &[Head]),
+            must("self_attn.k_norm.weight", "attn_k_norm.weight", &[Head]),
+            BETWEEN,
+            GATE,
+            UP,
+            DOWN,
+        ],
+        defaults: Defaults { head: Some(128), ..NONE },
+        keys: |_, _| Ok(Vec::new()),
+        ..LLAMA
+    },
+    Family {
+        classes: &["Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"],
+        architecture: "gemma3",
+        tied: &[EMBEDDING, from_one("norm.weight", "output_norm.weight", &[Width])],
+        untied: &[EMBEDDING, from_one("norm.weight", "output_norm.weight", &[Width]), HEAD],
+        block: &[
+            from_one("input_layernorm.weight", "attn_norm.weight", &[Width]),
+            Q,
+            K,
+            V,
+            O,
+            from_one("self_attn.q_norm.weight", "attn_q_norm.weight", &[Head]),
+            from_one("self_attn.k_norm.weight", "attn_k_norm.weight", &[Head]),
+            from_one("post_attention_layernorm.weight", "post_attention_norm.weight", &[Width]),
+            from_one("pre_feedforward_layernorm.weight", "ffn_norm.weight", &[Width]),
+            GATE,
+            UP,
+            DOWN,
+            from_one("post_feedforward_layernorm.weight", "post_ffw_norm.weight", &[Width]),
+        ],
+        activation: "gelu_pytorch_tanh",
+        is_tied: true,
+        rope_base: 1_000_000.0,
+        defaults: Defaults { heads: Some(8), kv_heads: Some(4), head: Some(256), positions: Some(131_072) },
+        keys: gemma3_keys,
+        ..LLAMA
+    },
+];
+
+/// What makes pictures into tokens is not converted: the model answers texts.
+const IGNORED: [&str; 6] = [
+    "lm_head.",
+    "language_model.lm_head.",
+    "vision_tower.",
+    "multi_modal_projector.",
+    "model.vision_tower.",
+    "model.multi_modal_projector.",
+];
+
+pub(super) fn read(checkpoint: &Checkpoint<'_>, class: &str) -> Result<Model, Error> {
+    let unsupported = || Error::Architecture(class.to_owned());
+    let family = FAMILIES.iter().find(|family| family.classes.contains(&class)).ok_or_else(unsupported)?;
+    let text = checkpoint.config.object("text_config")?;
+    let config = text.as_ref().unwrap_or(&checkpoint.config);
+    let prefix = prefix(checkpoint)?;
+    let sizes = family.sizes(config, checkpoint, &prefix)?;
+    family.check_activation(config)?;
+    // The root says it, also where the text has a config of its own.
+    let tied = checkpoint.config.flag("tie_word_embeddings")?.or(config.flag("tie_word_embeddings")?);
+    let whole = if tied.unwrap_or(family.is_tied) { family.tied } else { family.untied };
+    let table = Table { whole, blocks: "layers.", block: family.block, ignored: &IGNORED };
+    let mut tensors = table.tensors(checkpoint, &prefix, &sizes)?;
+    let mut keys = family.keys(config, &sizes)?;
+    let rope = rope::read(config, family.rope_base, sizes.head)?;
+    keys.extend(rope.keys);
+    tensors.extend(rope.factors);
+    Ok(Model {
+        architecture: family.architecture,
+        keys,
+        tokenizer_keys: Vec::new(),
+        tensors,
+        vocab: sizes.vocab,
+    })
+}
+
+/// What is before the embedding's name is before all others.
+fn prefix(checkpoint: &Checkpoint<'_>) -> Result<String, Error> {
+    let found = checkpoint.tensors.keys().find_map(|name| name.strip_suffix(EMBEDDING.name));
+    found.map(str::to_owned).ok_or_else(|| Error::tensor("model.embed_tokens.weight", "is missing"))
+}
+
+// === impl Family ===
+
+impl Family {
+    fn sizes(&self, config: &Json, checkpoint: &Checkpoint<'_>, prefix: &str) -> Result<Sizes, Error> {
+        let or = |key: &str, default: Option<u64>| -> Result<u64, Error> {
+            config.count(key)?.or(default).ok_or_else(|| config.missing(key))
+        };
+        let width = config.expect_count("hidden_size")?;
+        let heads = or("num_attention_heads", self.defaults.heads)?;
+        let head = match config.count("head_dim")?.or(self.defaults.head) {
+            Some(head) => head,
+            None if width.is_multiple_of(heads) => width / heads,
+            None => {
+                let problem =
+                    format!("must divide the width {width} where there is no `head_dim`, got {heads}");
+                return Err(config.wrong("num_attention_heads", &problem));
+            }
+        };
+        if !head.is_multiple_of(2) {
+            return Err(config.wrong("head_dim", &format!("must be even, got {head}")));
+        }
+        let kv_heads = or("num_key_value_heads", self.defaults.kv_heads.or(Some(heads)))?;
+        if !heads.is_multiple_of(kv_heads) {
+            let problem = format!("must divide the {heads} heads, got {kv_heads}");
+            return Err(config.wrong("num_key_value_heads", &problem));
+        }
+        let embedding = checkpoint.tensors.get(&format!("{prefix}{}", EMBEDDING.name));
+        let rows = embedding.and_then(|embedding| embedding.shape.first().copied());
+        Ok(Sizes {
+            blocks: config.expect_count("num_hidden_layers")?,
+            width,
+            inner: config.expect_count("intermediate_size")?,
+            heads,
+            kv_heads,
+            head,
+            vocab: or("vocab_size", rows)?,
+            positions: or("max_position_embeddings", self.defaults.positions)?,
+            types: 0,
+        })
+    }
+
+    fn check_activation(&self, config: &Json) -> Result<(), Error> {
+        for key in ["hidden_activation", "hidden_act"] {
+            if let Some(found) = config.text(key)? {
+                let problem = format!("must be {:?}, got {found:?}", self.activation);
+                return if found == self.activation { Ok(()) } else { Err(config.wrong(key, &problem)) };
+            }
+        }
+        Ok(())
+    }
+
+    fn keys(&self, config: &Json, sizes: &Sizes) -> Result<Entries, Error> {
+        let count = |value: u64| Value::from(value as u32);
+        let mut keys: Entries = vec![
+            ("block_count".to_owned(), count(sizes.blocks)),
+            ("context_length".to_owned(), count(sizes.positions)),
+            ("embedding_length".to_owned(), count(sizes.width)),
+            ("feed_forward_length".to_owned(), count(sizes.inner)),
+            ("attention.head_count".to_owned(), count(sizes.heads)),
+            ("attention.head_count_kv".to_owned(), count(sizes.kv_heads)),
+            ("attention.key_length".to_owned(), count(sizes.head)),
+            ("attention.value_length".to_owned(), count(sizes.head)),
+            ("vocab_size".to_owned(), count(sizes.vocab)),
+        ];
+        let epsilon = config.float("rms_norm_eps")?.unwrap_or(self.epsilon);
+        keys.push(("attention.layer_norm_rms_epsilon".to_owned(), epsilon.into()));
+        keys.extend((self.keys)(config, sizes)?);
+        Ok(keys)
+    }
+}
+
+/// Which blocks see only a window, and how far.
+fn gemma3_keys(config: &Json, sizes: &Sizes) -> Result<Entries, Error> {
+    const USUAL_PERIOD: u64 = 6;
+    for key in ["final_logit_softcapping", "attn_logit_softcapping"] {
+        if config.get(key).is_some() {
+            return Err(config.wrong(key, "must be null in Gemma 3"));
+        }
+    }
+    let window = config.count("sliding_window")?.unwrap_or(4096);
+    let mut keys: Entries = vec![("attention.sliding_window".to_owned(), (window as u32).into())];
+    let listed = config.array("layer_types")?;
+    if let Some(listed) = listed {
+        if (listed.len() as u64) < sizes.blocks {
+            let problem =
+                format!("must have an entry for each of the {} layers, got {}", sizes.blocks, listed.len());
+            return Err(config.wrong("layer_types", &problem));
+        }
+        let is_local =
+            |value: &serde_json::Value| match value.as_str() {
+                Some("sliding_attention") => Ok(true),
+                Some("full_attention") => Ok(false),
+                _ => Err(config
+                    .wrong("layer_types", "must have \"sliding_attention\" and \"full_attention\" only")),
+            };
+        let pattern: Vec<bool> =
+            listed.iter().take(sizes.blocks as usize).map(is_local).collect::<Result<_, _>>()?;
+        let usual = (0..sizes.blocks).map(|block| (block + 1) % USUAL_PERIOD != 0);
+        if !pattern.iter().copied().eq(usual) {
+            keys.push(("attention.sliding_window_pattern".to_owned(), Value::from(pattern)));
+        }
+        return Ok(keys);
+    }
+    let period = config.count("sliding_window_pattern")?.unwrap_or(USUAL_PERIOD);
+    if period != USUAL_PERIOD {
+        keys.push(("attention.sliding_window_pattern".to_owned(), (period as u32).into()));
+    }
+    Ok(keys)
+}

@@ -1,0 +1,11 @@
+//! Small seeded checkpoints, as their trainers' libraries would save them: what is made of them computes what a plain
+//! reading of those libraries computes, and what lies in them is refused.
+
+#![allow(clippy::unwrap_used, reason = "tests may, and their helpers are tests too")]
+
+mod fixture;
+mod ggufs;
+mod numbers;
+mod reference;
+mod refusals;
+mod tokenizers;
