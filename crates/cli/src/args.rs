@@ -178,6 +178,9 @@ pub struct CreateArgs {
     /// Name of the Modelfile
     #[arg(short, long, default_value = "Modelfile")]
     pub file: PathBuf,
+    /// Quantize the model to this type (e.g. q4_K_M)
+    #[arg(short, long, value_name = "TYPE")]
+    pub quantize: Option<String>,
 }
 
 #[derive(Debug, Args)]

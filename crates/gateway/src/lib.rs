@@ -18,6 +18,7 @@ mod body;
 mod call;
 mod cluster;
 mod compose;
+mod conversion;
 mod dispatch;
 mod errand;
 mod frames;

@@ -81,6 +81,11 @@ pub fn stored(asked: &str) -> store::Result<Name> {
     Name::parse(if source == Some(Source::Local) { base } else { asked.trim() })
 }
 
+/// Whether the name means a model of ollama.com.
+pub fn is_cloud(asked: &str) -> bool {
+    strip_source(asked.trim()).1 == Some(Source::Cloud)
+}
+
 fn split_source(asked: &str) -> Result<(&str, Option<Source>)> {
     let (base, source) = strip_source(asked);
     if source.is_some() && strip_source(base).1.is_some() {

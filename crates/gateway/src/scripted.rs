@@ -4,7 +4,7 @@
 use std::time::SystemTime;
 
 use api::ollama::Details;
-use registry::ClusterView;
+use registry::{ClusterView, WorkerRecord};
 use serde_json::Map;
 use store::{Config, Digest, Layer, Manifest, Model, Name};
 
@@ -12,7 +12,11 @@ use store::{Config, Digest, Layer, Manifest, Model, Name};
 const DEVICE_KIND: &str = "scripted";
 
 pub fn is_there(view: &ClusterView) -> bool {
-    view.workers.values().any(|worker| worker.devices.iter().any(|device| device.kind == DEVICE_KIND))
+    view.workers.values().any(|worker| is_scripted(worker))
+}
+
+pub fn is_scripted(worker: &WorkerRecord) -> bool {
+    worker.devices.iter().any(|device| device.kind == DEVICE_KIND)
 }
 
 /// A model with a name and nothing else. One name is always the same model.

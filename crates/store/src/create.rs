@@ -3,6 +3,7 @@
 //! First everything is read and checked, then the small blobs are written, the manifest last. What was written is
 //! taken back when something fails on the way.
 
+mod conversion;
 mod draft;
 mod file;
 mod shape;
@@ -17,6 +18,8 @@ use crate::directory::MAX_MANIFEST;
 use crate::store::{Inner, Pins};
 use crate::upload::touch;
 use crate::{Digest, Error, Layer, Manifest, Name, Result, durable, remove};
+pub(crate) use conversion::needed as conversion;
+pub use conversion::{Conversion, Made};
 use draft::{Content, Draft};
 
 /// What to make.
@@ -26,6 +29,8 @@ pub struct CreateSpec {
     pub request: CreateRequest,
     /// Whether the engine can run a GGUF architecture. Injected, because the engine owns the list.
     pub supported: fn(&str) -> bool,
+    /// What a worker made of the request's files, where [`crate::Store::conversion`] asked for it.
+    pub made: Option<Made>,
 }
 
 /// Progress out, cancellation in.
@@ -41,7 +46,7 @@ impl CreateSpec {
     /// [`Error::Name`] when the request's name is no model name.
     pub fn new(request: CreateRequest, supported: fn(&str) -> bool) -> Result<CreateSpec> {
         let text = if request.model.is_empty() { &request.name } else { &request.model };
-        Ok(CreateSpec { name: Name::parse(text.trim())?, request, supported })
+        Ok(CreateSpec { name: Name::parse(text.trim())?, request, supported, made: None })
     }
 }
 

@@ -41,6 +41,8 @@ pub enum Error {
     FilePath,
     #[error("only one adapter is currently supported")]
     Adapters,
+    #[error("--draft-quantize requires a DRAFT model")]
+    NoDraft,
     #[error("supplied file was not in GGUF format")]
     NotGguf,
     #[error("unknown type")]
@@ -51,8 +53,26 @@ pub enum Error {
     Gguf { file: String, source: gguf::Error },
     #[error("unsupported architecture {}", quote(.0))]
     Architecture(String),
+    #[error(
+        "file `{0}`: PyTorch's own format can hold programs and is not read, save the model as safetensors"
+    )]
+    Pickle(String),
     #[error("{0} is not supported yet")]
     Unsupported(String),
+    #[error(
+        "unsupported quantization type {0} - supported types are F32, F16, Q4_K_S, Q4_K_M, Q8_0, BF16, Q4_0, Q5_K_M, Q6_K"
+    )]
+    Quantization(String),
+    #[error("quantization is only supported for F16, BF16 and F32 models")]
+    Quantized,
+    /// Who asks for a create has asked for the conversion before.
+    #[error("the files must be converted first, which only a worker does")]
+    Unconverted,
+    /// A worker on a machine with another models folder.
+    #[error(
+        "the converted model {digest} is not in this store; workers must share the gateway's models folder"
+    )]
+    Unmade { digest: String },
     #[error("template error: {0}")]
     Template(template::Error),
     /// Worded by the table of options.
@@ -92,18 +112,27 @@ impl Error {
             | Error::NoFiles
             | Error::FilePath
             | Error::Adapters
+            | Error::NoDraft
             | Error::NotGguf
             | Error::UnknownType
             | Error::BlobNotFound { .. }
             | Error::Gguf { .. }
             | Error::Architecture(_)
             | Error::Unsupported(_)
+            | Error::Quantization(_)
+            | Error::Quantized
+            | Error::Pickle(_)
             | Error::Template(_)
             | Error::Parameters(_)
             | Error::TooLong { .. } => Code::Invalid,
             Error::NotFound(_) | Error::SourceNotFound(_) | Error::Incomplete { .. } => Code::NotFound,
             Error::Canceled => Code::Canceled,
-            Error::Json { .. } | Error::Io { .. } | Error::Oversized { .. } | Error::Task => Code::Internal,
+            Error::Json { .. }
+            | Error::Io { .. }
+            | Error::Oversized { .. }
+            | Error::Task
+            | Error::Unconverted
+            | Error::Unmade { .. } => Code::Internal,
         }
     }
 }

@@ -54,7 +54,9 @@ pub enum LayerKind {
     Params,
     Messages,
     License,
-    /// A speculative model, safetensors and whatever comes next: kept, never read.
+    /// A small model that guesses for the large one, a GGUF: kept, not used yet.
+    Draft,
+    /// Safetensors and whatever comes next: kept, never read.
     Other,
 }
 
@@ -108,6 +110,7 @@ impl Layer {
             Some("params") => LayerKind::Params,
             Some("messages") => LayerKind::Messages,
             Some("license") => LayerKind::License,
+            Some("draft") => LayerKind::Draft,
             _ => LayerKind::Other,
         }
     }
@@ -134,6 +137,7 @@ impl LayerKind {
             LayerKind::Params => "params",
             LayerKind::Messages => "messages",
             LayerKind::License => "license",
+            LayerKind::Draft => "draft",
             LayerKind::Other => "other",
         }
     }
@@ -195,6 +199,7 @@ mod tests {
             LayerKind::Params,
             LayerKind::Messages,
             LayerKind::License,
+            LayerKind::Draft,
         ] {
             assert_eq!(layer(kind).kind(), kind);
         }

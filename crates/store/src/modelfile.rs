@@ -54,6 +54,8 @@ pub enum Error {
     /// A value of the wrong type or an unknown key, worded by the table of options.
     #[error("{0}")]
     Parameter(api::Error),
+    #[error("requires must be a valid semver (e.g. 0.14.0), got {0:?}")]
+    Version(String),
     #[error("{0} is not supported yet")]
     Unsupported(&'static str),
 }

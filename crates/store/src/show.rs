@@ -84,6 +84,11 @@ fn modelfile(
     let without = model.chat_template.is_none().then(|| NO_TEMPLATE.to_owned());
     commands.extend(model.template.clone().or(without).map(Command::Template));
     commands.extend(system.map(|text| Command::System(text.to_owned())));
+    let config = &model.config;
+    let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    commands.extend(given(&config.renderer).map(Command::Renderer));
+    commands.extend(given(&config.parser).map(Command::Parser));
+    commands.extend(given(&config.requires).map(Command::Requires));
     let mut parameters = model.parameters.clone();
     parameters.extend(options.cloned().unwrap_or_default());
     for (name, value) in &parameters {

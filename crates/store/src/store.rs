@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use api::ollama::{Progress, ShowRequest, ShowResponse};
 
-use crate::create::{self, Reporter};
+use crate::create::{self, Conversion, Made, Reporter};
 use crate::directory::Directory;
 use crate::lock::Locks;
+use crate::making::NewBlob;
 use crate::upload::{Upload, touch};
 use crate::{CreateSpec, Digest, Error, Model, Name, Pruned, Result, durable, remove, show};
 
@@ -128,6 +129,33 @@ impl Store {
     pub async fn upload(&self, digest: Digest) -> Result<Upload> {
         let shared = Arc::clone(&self.inner);
         self.blocking(move |_| Upload::start(shared, digest)).await
+    }
+
+    /// Starts a blob that is made here. Blocking.
+    pub fn new_blob(&self) -> Result<NewBlob> {
+        NewBlob::start(Arc::clone(&self.inner))
+    }
+
+    /// Removes a blob that no model came of. Blocking.
+    pub fn discard(&self, digest: &Digest) {
+        remove::remove_orphans(&self.inner, [digest]);
+    }
+
+    /// What a worker has to make before [`Store::create`] can, if anything.
+    pub async fn conversion(&self, spec: &CreateSpec) -> Result<Option<Conversion>> {
+        let spec = spec.clone();
+        self.blocking(move |inner| create::conversion(inner, &spec)).await
+    }
+
+    /// Takes over what a worker has made, so that it goes when no model comes of it.
+    ///
+    /// # Errors
+    /// [`Error::Unmade`] when the blob is not in this store.
+    pub async fn adopt(&self, digest: Digest, conversion: &Conversion) -> Result<Made> {
+        if !self.has_blob(&digest).await {
+            return Err(Error::Unmade { digest: digest.to_string() });
+        }
+        Ok(Made::new(Arc::clone(&self.inner), digest, conversion))
     }
 
     /// Makes a model. `progress` is called from a blocking thread; after this future is dropped, the work stops at

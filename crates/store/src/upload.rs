@@ -35,7 +35,7 @@ struct Sink {
 }
 
 /// Counted, because nothing is pruned while an upload is open.
-struct Open(Arc<Inner>);
+pub(crate) struct Open(pub(crate) Arc<Inner>);
 
 // === impl Upload ===
 

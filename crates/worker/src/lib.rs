@@ -6,6 +6,7 @@ mod answer;
 mod changes;
 mod clock;
 mod config;
+mod converter;
 mod format;
 mod hash;
 mod in_process;
@@ -24,6 +25,7 @@ mod slots;
 mod worker;
 
 pub use config::Config;
+pub use converter::Converter;
 pub use keep_alive::KeepAlive;
 pub use loader::{CandleLoader, Loader, Opened, Report, ScriptedLoader, Shape};
 pub use worker::{Error, Worker};

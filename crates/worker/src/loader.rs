@@ -9,6 +9,8 @@ use api::Error;
 use engine::Engine;
 use protocol::v1::{LoadOptions, Model};
 
+use crate::converter::Converter;
+
 pub use self::{candle::CandleLoader, scripted::ScriptedLoader};
 
 /// Finds models and loads them. Everything here blocks and runs on a blocking thread.
@@ -19,6 +21,11 @@ pub trait Loader: Send + Sync + 'static {
     /// How many sequences a replica runs when nobody says so: batching makes more of them cheap, until the
     /// device's arithmetic is the bound.
     fn automatic_slots(&self) -> usize;
+
+    /// What converts models here, where there is a store to convert in.
+    fn converter(&self) -> Option<Converter> {
+        None
+    }
 }
 
 /// A model that could be loaded.

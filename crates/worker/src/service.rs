@@ -1,5 +1,6 @@
 //! The worker's gRPC service: each call is parsed, answered by the parts it names, and its errors are put on the wire.
 
+mod convert;
 mod embed;
 mod generate;
 mod rerank;
@@ -13,20 +14,21 @@ use jiff::civil::Date;
 use protocol::{
     to_status,
     v1::{
-        EmbedRequest, EmbedResponse, GenerateChunk, GenerateRequest, LoadProgress, LoadRequest,
-        RerankRequest, RerankResponse, StatusRequest, UnloadRequest, UnloadResponse, WorkerStatus,
-        worker_server,
+        ConvertProgress, ConvertRequest, EmbedRequest, EmbedResponse, GenerateChunk, GenerateRequest,
+        LoadProgress, LoadRequest, RerankRequest, RerankResponse, StatusRequest, UnloadRequest,
+        UnloadResponse, WorkerStatus, worker_server,
     },
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, async_trait};
 
-use crate::replicas::Replicas;
+use crate::{converter::Converter, replicas::Replicas};
 
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Service {
     replicas: Replicas,
+    converter: Option<Converter>,
     /// The local date; some templates tell it to the model.
     today: Arc<dyn Fn() -> Date + Send + Sync>,
     /// Ends what has no end of its own.
@@ -38,8 +40,8 @@ type Answer<T> = BoxStream<'static, Result<T, Status>>;
 // === impl Service ===
 
 impl Service {
-    pub fn new(replicas: Replicas, closed: CancellationToken) -> Service {
-        Service { replicas, today: Arc::new(|| jiff::Zoned::now().date()), closed }
+    pub fn new(replicas: Replicas, converter: Option<Converter>, closed: CancellationToken) -> Service {
+        Service { replicas, converter, today: Arc::new(|| jiff::Zoned::now().date()), closed }
     }
 }
 
@@ -48,6 +50,7 @@ impl worker_server::Worker for Service {
     type GenerateStream = Answer<GenerateChunk>;
     type LoadStream = Answer<LoadProgress>;
     type StatusStream = Answer<WorkerStatus>;
+    type ConvertStream = Answer<ConvertProgress>;
 
     async fn generate(
         &self,
@@ -81,6 +84,14 @@ impl worker_server::Worker for Service {
     async fn unload(&self, request: Request<UnloadRequest>) -> Result<Response<UnloadResponse>, Status> {
         let found = self.replicas.unload(&request.into_inner().replica_key);
         Ok(Response::new(UnloadResponse { found }))
+    }
+
+    async fn convert(
+        &self,
+        request: Request<ConvertRequest>,
+    ) -> Result<Response<Answer<ConvertProgress>>, Status> {
+        let converting = convert::begin(self.converter.as_ref(), request.into_inner(), &self.closed).await;
+        Ok(Response::new(on_the_wire(converting.map_err(to_status)?)))
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<Answer<WorkerStatus>>, Status> {

@@ -18,6 +18,7 @@ use tonic::transport::{
 
 use crate::{
     config::Config,
+    converter::Converter,
     in_process::{Connector, Incoming, in_process},
     loader::Loader,
     replicas::Replicas,
@@ -38,6 +39,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub struct Worker {
     config: Config,
     replicas: Replicas,
+    converter: Option<Converter>,
     session: Arc<Session>,
     connector: Connector,
     incoming: Incoming,
@@ -71,9 +73,10 @@ impl Worker {
         let announced = registry.announce(record).await;
         let session = announced.map_err(|source| Error::Announce { id: config.id.clone(), source })?;
         let session = Arc::new(session);
+        let converter = loader.converter();
         let replicas = Replicas::start(config.clone(), loader, registry, session.clone());
         let (connector, incoming) = in_process();
-        Ok(Worker { config, replicas, session, connector, incoming })
+        Ok(Worker { config, replicas, converter, session, connector, incoming })
     }
 
     /// A channel to this worker for a gateway in the same process.
@@ -85,9 +88,9 @@ impl Worker {
     /// new, lets answers end within the drain timeout, unloads, gives the permits back, ends the session. Fails when
     /// the session ends by itself.
     pub async fn serve(self, listener: Option<TcpListener>, stop: CancellationToken) -> Result<(), Error> {
-        let Worker { config, replicas, session, connector: _, incoming } = self;
+        let Worker { config, replicas, converter, session, connector: _, incoming } = self;
         let closed = CancellationToken::new();
-        let service = Service::new(replicas.clone(), closed.clone());
+        let service = Service::new(replicas.clone(), converter, closed.clone());
         let inside = serve(&service, incoming, &closed);
         let outside = async {
             match listener {

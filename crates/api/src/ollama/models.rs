@@ -155,6 +155,25 @@ pub struct CreateRequest {
     pub quantize: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub quantization: String,
+    /// A small model that guesses for the large one: file name to blob digest.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub draft_files: Map<String, Value>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub draft_quantize: String,
+    /// What makes prompts and reads replies in Ollama's own code, by name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub renderer: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub parser: String,
+    /// The oldest version of Ollama that runs the model.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub requires: String,
+    /// What is said of a model that lies elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub info: Option<Map<String, Value>>,
+    /// Where it lies.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub remote_host: String,
     /// `None` means true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,

@@ -1,5 +1,7 @@
 //! `create`: reads the Modelfile here, uploads the files that it names, lets the server do the rest.
 
+mod gather;
+
 use std::{
     fs::File,
     io::{IsTerminal, stderr},
@@ -17,6 +19,7 @@ use store::{
 };
 use tokio_util::io::ReaderStream;
 
+use self::gather::{Component, gather};
 use crate::{args::CreateArgs, client::Client};
 
 /// How often a spinner turns.
@@ -34,9 +37,10 @@ pub async fn create(client: &Client, arguments: &CreateArgs) -> Result<()> {
         sources.push(resolve(client, &screen, folder, (instruction, value)).await?);
     }
     let mut sources = sources.into_iter();
-    let prepared = modelfile.into_create_request(&arguments.model, |_, _| -> Result<Source> {
+    let mut prepared = modelfile.into_create_request(&arguments.model, |_, _| -> Result<Source> {
         sources.next().context("every reference was resolved")
     })?;
+    prepared.request.quantize = arguments.quantize.clone().unwrap_or_default();
     for warning in prepared.warnings {
         screen.say(&warning);
     }
@@ -44,7 +48,10 @@ pub async fn create(client: &Client, arguments: &CreateArgs) -> Result<()> {
     let mut last = String::new();
     while let Some(line) = lines.next().await {
         let line = line?;
-        screen.show(&line);
+        // One that only counts on is not said again.
+        if line.status != last {
+            screen.show(&line);
+        }
         last = line.status;
     }
     ensure!(last == "success", "the server ended the answer before it was done, after {last:?}");
@@ -68,29 +75,37 @@ async fn resolve(
         );
         return Ok(Source::Model(value.to_owned()));
     }
-    ensure!(
-        path.is_file(),
-        "{} is a folder; only a GGUF file can be read so far, convert the model to GGUF first",
-        path.display()
-    );
-    let name = path.file_name().context("the path names a file")?.to_string_lossy().into_owned();
-    let digest = digest(screen, &path)?;
-    if !client.has_blob(&digest.to_string()).await? {
-        upload(client, screen, &path, &digest).await?;
+    let mut files = Vec::new();
+    for Component { name, path } in gather(&path)? {
+        let digest = digest(screen, &path)?;
+        if !client.has_blob(&digest.to_string()).await? {
+            upload(client, screen, &path, &digest).await?;
+        }
+        files.push((name, digest));
     }
-    Ok(Source::Files(vec![(name, digest)]))
+    Ok(Source::Files(files))
 }
 
 fn looks_like_a_path(value: &str) -> bool {
     value.starts_with(['/', '.', '~']) || value.ends_with(".gguf")
 }
 
-/// Absolute, below the home folder, or beside the Modelfile.
+/// Absolute, below somebody's home folder, or beside the Modelfile.
 fn expand(folder: &Path, value: &str) -> PathBuf {
-    match value.strip_prefix("~/") {
-        Some(rest) => std::env::home_dir().unwrap_or_default().join(rest),
-        None => folder.join(value),
-    }
+    let Some(rest) = value.strip_prefix('~') else { return folder.join(value) };
+    let (user, rest) = rest.split_once('/').unwrap_or((rest, ""));
+    let home = if user.is_empty() { std::env::home_dir() } else { home_of(user) };
+    home.map_or_else(|| folder.join(value), |home| home.join(rest))
+}
+
+/// As the system's list of users has it.
+fn home_of(user: &str) -> Option<PathBuf> {
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    let fields = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    fields
+        .into_iter()
+        .find(|fields| fields[0] == user && fields.len() > 5)
+        .map(|fields| PathBuf::from(fields[5]))
 }
 
 fn digest(screen: &Screen, path: &Path) -> Result<Digest> {
@@ -179,6 +194,17 @@ mod tests {
         assert_eq!(expand(Path::new("/a/b"), "./m.gguf"), Path::new("/a/b/./m.gguf"));
         assert_eq!(expand(Path::new("/a/b"), "/m.gguf"), Path::new("/m.gguf"));
         assert!(!expand(Path::new("/a/b"), "~/m.gguf").starts_with("/a/b"));
+        assert_eq!(
+            expand(Path::new("/a/b"), "~nobody-has-this-name/m"),
+            Path::new("/a/b/~nobody-has-this-name/m")
+        );
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_users_name_stands_for_his_home() {
+        let root = home_of("root").expect("every Linux has that user");
+        assert_eq!(expand(Path::new("/a/b"), "~root/m.gguf"), root.join("m.gguf"));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use api::ollama::{CreateRequest, Progress};
-use api::{Result, gojson};
+use api::{Code, Error, Result, gojson};
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use futures::future::BoxFuture;
@@ -12,17 +13,27 @@ use store::CreateSpec;
 use tokio::sync::mpsc;
 
 use crate::app::App;
+use crate::call::Call;
+use crate::conversion;
 use crate::frames::{self, Parts};
+use crate::resolve;
 use crate::respond::{self, Native};
 
 /// Lines that a slow client has not read yet. The store waits beyond that: nothing is lost, nothing piles up.
 const UNREAD_LINES: usize = 64;
 const SUCCESS: &str = "success";
 
-pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, Native> {
+pub async fn create(
+    State(app): State<Arc<App>>,
+    Extension(call): Extension<Call>,
+    request: Request,
+) -> Result<Response, Native> {
     let request: CreateRequest = app.read(request, gojson::MISSING_BODY).await?;
+    if !request.remote_host.is_empty() || resolve::is_cloud(&request.from) {
+        return Err(Error::new(Code::Forbidden, resolve::NO_CLOUD).into());
+    }
     let streams = request.stream.unwrap_or(true);
-    let parts = begin(app.clone(), CreateSpec::new(request, app.config.supports)?);
+    let parts = begin(app.clone(), call.id, CreateSpec::new(request, app.config.supports)?);
     if streams {
         return Ok(frames::ndjson(parts).await?);
     }
@@ -37,8 +48,9 @@ struct Creating {
     outcome: Option<Result<Progress>>,
 }
 
-fn begin(app: Arc<App>, spec: CreateSpec) -> Parts<Progress> {
+fn begin(app: Arc<App>, request_id: String, spec: CreateSpec) -> Parts<Progress> {
     let (tell, told) = mpsc::channel(UNREAD_LINES);
+    let lines = tell.clone();
     let work = async move {
         let name = spec.name.clone();
         let progress = move |progress: Progress| {
@@ -48,6 +60,8 @@ fn begin(app: Arc<App>, spec: CreateSpec) -> Parts<Progress> {
                 let _ = tell.blocking_send(progress);
             }
         };
+        let spec = conversion::prepare(&app, &request_id, spec, &lines).await?;
+        drop(lines);
         app.write_model(&name, app.store.create(spec, progress)).await?;
         Ok(Progress::status(SUCCESS))
     };

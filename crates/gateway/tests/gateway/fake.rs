@@ -3,7 +3,7 @@
 
 mod script;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,9 +15,9 @@ use hyper_util::rt::TokioIo;
 use protocol::to_status;
 use protocol::v1::worker_server::{Worker, WorkerServer};
 use protocol::v1::{
-    EmbedRequest, EmbedResponse, GenerateChunk, GenerateRequest, LoadProgress, LoadRequest, ReplicaStatus,
-    RerankRequest, RerankResponse, StatusRequest, UnloadRequest, UnloadResponse, Vector, WorkerStatus,
-    replica_status::State,
+    ConvertProgress, ConvertRequest, EmbedRequest, EmbedResponse, GenerateChunk, GenerateRequest,
+    LoadProgress, LoadRequest, ReplicaStatus, RerankRequest, RerankResponse, StatusRequest, UnloadRequest,
+    UnloadResponse, Vector, WorkerStatus, replica_status::State,
 };
 use registry::{Device, Permit, Registry, Session, WorkerRecord};
 use tokio::io::DuplexStream;
@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status};
 
-pub use script::{ended, said, text};
+pub use script::{Machine, ended, said, text};
 
 /// Enough to never run out.
 const ENDLESS: usize = 1 << 20;
@@ -38,19 +38,6 @@ pub struct Fake {
     shared: Arc<Shared>,
     wires: Arc<Wires>,
     _server: JoinSet<()>,
-}
-
-/// What a worker says that it runs on.
-#[derive(Clone, Copy)]
-pub struct Machine {
-    pub device: &'static str,
-    pub memory_bytes: u64,
-}
-
-impl Default for Machine {
-    fn default() -> Machine {
-        Machine { device: "cpu", memory_bytes: 1 << 30 }
-    }
 }
 
 /// The connections, which break when the worker dies.
@@ -72,6 +59,10 @@ struct Shared {
     script: Mutex<Option<Script>>,
     refusals: Mutex<Vec<Error>>,
     load_error: Mutex<Option<Error>>,
+    /// What a conversion says.
+    lines: Mutex<Vec<Result<ConvertProgress, Error>>>,
+    /// Shared with every conversion that runs.
+    converting: Arc<()>,
     /// One permit per token that may be sent, and per load that may end.
     tokens: Semaphore,
     loads: Semaphore,
@@ -91,6 +82,7 @@ pub struct Seen {
     pub embed: Vec<EmbedRequest>,
     pub rerank: Vec<RerankRequest>,
     pub load: Vec<LoadRequest>,
+    pub convert: Vec<ConvertRequest>,
     pub unload: Vec<String>,
 }
 
@@ -100,7 +92,7 @@ impl Fake {
     }
 
     pub async fn start_as(registry: &Registry, id: &str, slots: u32, machine: Machine) -> Fake {
-        let boot_id = format!("{id}-boot-{}", rand_like(id));
+        let boot_id = format!("{id}-boot-{}", script::rand_like(id));
         let record = WorkerRecord {
             id: id.into(),
             boot_id: boot_id.clone(),
@@ -122,6 +114,8 @@ impl Fake {
             script: Mutex::default(),
             refusals: Mutex::default(),
             load_error: Mutex::default(),
+            lines: Mutex::default(),
+            converting: Arc::default(),
             tokens: Semaphore::new(ENDLESS),
             loads: Semaphore::new(ENDLESS),
             changes: watch::Sender::new(0),
@@ -203,6 +197,15 @@ impl Fake {
         *self.shared.refusals.lock().unwrap() = errors;
     }
 
+    /// What each conversion says. Its lines are held as tokens are.
+    pub fn convert(&self, lines: Vec<Result<ConvertProgress, Error>>) {
+        *self.shared.lines.lock().unwrap() = lines;
+    }
+
+    pub fn converting(&self) -> usize {
+        Arc::strong_count(&self.shared.converting) - 1
+    }
+
     pub fn fail_loads(&self, error: Option<Error>) {
         *self.shared.load_error.lock().unwrap() = error;
     }
@@ -232,15 +235,6 @@ impl Fake {
         }
         self.shared.changed();
     }
-}
-
-/// Different for every start of one id, the same in every run of a test.
-fn rand_like(id: &str) -> usize {
-    static STARTS: Mutex<Option<HashMap<String, usize>>> = Mutex::new(None);
-    let mut starts = STARTS.lock().unwrap();
-    let count = starts.get_or_insert_with(HashMap::new).entry(id.to_owned()).or_default();
-    *count += 1;
-    *count
 }
 
 impl Wires {
@@ -334,6 +328,7 @@ impl Worker for Service {
     type GenerateStream = Streamed<GenerateChunk>;
     type LoadStream = Streamed<LoadProgress>;
     type StatusStream = Streamed<WorkerStatus>;
+    type ConvertStream = Streamed<ConvertProgress>;
 
     async fn generate(
         &self,
@@ -400,6 +395,23 @@ impl Worker for Service {
         let load = async move { shared.load(request).await.map_err(to_status) };
         let begun = stream::once(async { Ok(LoadProgress { fraction: 0.5, ready: None }) });
         Ok(Response::new(begun.chain(stream::once(load)).boxed()))
+    }
+
+    async fn convert(
+        &self,
+        request: Request<ConvertRequest>,
+    ) -> Result<Response<Self::ConvertStream>, Status> {
+        self.0.seen.lock().unwrap().convert.push(request.into_inner());
+        let (shared, running) = (self.0.clone(), self.0.converting.clone());
+        let lines = self.0.lines.lock().unwrap().clone();
+        let stream = stream::iter(lines).then(move |line| {
+            let (shared, _running) = (shared.clone(), &running);
+            async move {
+                shared.tokens.acquire().await.unwrap().forget();
+                line.map_err(to_status)
+            }
+        });
+        Ok(Response::new(stream.boxed()))
     }
 
     async fn unload(&self, request: Request<UnloadRequest>) -> Result<Response<UnloadResponse>, Status> {

@@ -10,6 +10,7 @@ mod anthropic;
 mod bad_input;
 mod cancel;
 mod chat;
+mod converts;
 mod embed;
 mod foreign;
 mod generate;

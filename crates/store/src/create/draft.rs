@@ -5,7 +5,7 @@ use api::ollama::{CreateRequest, OneOrMany};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{CreateSpec, Reporter, encode, file, shape};
+use super::{CreateSpec, Made, Reporter, conversion, encode, file, shape};
 use crate::model::MAX_TEXT;
 use crate::store::Inner;
 use crate::{Config, Digest, Error, Layer, LayerKind, Model, Name, Result, capability};
@@ -37,30 +37,63 @@ impl Draft {
     /// The base: a stored model, or uploaded files. `from` wins when both are given, as in Ollama.
     pub(super) fn begin(inner: &Inner, spec: &CreateSpec, reporter: &Reporter) -> Result<Draft> {
         let request = &spec.request;
-        refuse_conversion(request)?;
+        if spec.made.is_none() && conversion::needed(inner, spec)?.is_some() {
+            return Err(Error::Unconverted);
+        }
         let files = file::parse_map(&request.files)?;
+        let drafts = file::parse_map(&request.draft_files)?;
+        match (drafts.len(), request.draft_quantize.is_empty()) {
+            (0, false) => return Err(Error::NoDraft),
+            (_, false) => return Err(Error::Unsupported("`draft_quantize`".to_owned())),
+            (2.., true) => return Err(Error::Unsupported("a draft of several files".to_owned())),
+            _ => {}
+        }
         let adapters = file::parse_map(&request.adapters)?;
         if adapters.len() > 1 {
             return Err(Error::Adapters);
         }
+        let inspector = file::Inspector { inner, supported: spec.supported };
         let mut draft = if !request.from.is_empty() {
             Draft::from_model(&*inner.get(&Name::parse(request.from.trim())?)?)
         } else if !files.is_empty() {
-            let mut draft = Draft { pieces: Vec::new(), config: Config::fresh(), parameters: Map::new() };
-            let inspector = file::Inspector { inner, supported: spec.supported, reporter };
-            draft.add_files(inspector.models(&files)?);
-            if request.template.is_empty() {
-                draft.give_template(inner, reporter)?;
-            }
-            draft
+            Draft { pieces: Vec::new(), config: Config::fresh(), parameters: Map::new() }
         } else {
             return Err(Error::NoSource);
         };
+        match &spec.made {
+            Some(made) => draft.add_made(made, &inspector, made.rest(files))?,
+            None if request.from.is_empty() => draft.add_files(inspector.models(&files, reporter)?),
+            None => {}
+        }
+        if request.from.is_empty() && request.template.is_empty() {
+            draft.give_template(inner, reporter)?;
+        }
         if !adapters.is_empty() {
-            let inspector = file::Inspector { inner, supported: spec.supported, reporter };
-            draft.add_files(inspector.adapters(&adapters)?);
+            draft.add_files(inspector.adapters(&adapters, reporter)?);
+        }
+        if !drafts.is_empty() {
+            draft.pieces.retain(|piece| piece.layer.kind() != LayerKind::Draft);
+            for (name, digest) in &drafts {
+                let layer = inspector.draft(name, digest)?;
+                draft.pieces.push(Piece { layer, content: Content::Stored });
+            }
         }
         Ok(draft)
+    }
+
+    /// Puts what a worker has made in the place of the weights. It has told of its work already.
+    fn add_made(&mut self, made: &Made, inspector: &file::Inspector<'_>, rest: file::Files) -> Result<()> {
+        let mut weights = inspector.inspect("model.gguf", made.digest())?;
+        let parent = self.pieces.iter().find(|piece| piece.layer.kind() == LayerKind::Model);
+        weights.layer.from = parent.map_or_else(|| made.origin(), |parent| parent.layer.from.clone());
+        self.pieces.retain(|piece| piece.layer.kind() != LayerKind::Model);
+        let others = std::mem::take(&mut self.pieces);
+        self.add_files(vec![weights]);
+        self.pieces.extend(others);
+        for (name, digest) in &rest {
+            self.add_files(vec![inspector.inspect(name, digest)?]);
+        }
+        Ok(())
     }
 
     /// Lays the request over the base. An empty text means "not given".
@@ -78,6 +111,16 @@ impl Draft {
             self.add(LayerKind::License, license.into_bytes())?;
         }
         self.merge_parameters(request.parameters.as_ref())?;
+        let config = &mut self.config;
+        for (field, given) in [
+            (&mut config.renderer, &request.renderer),
+            (&mut config.parser, &request.parser),
+            (&mut config.requires, &request.requires),
+        ] {
+            if !given.is_empty() {
+                given.clone_into(field);
+            }
+        }
         if !request.messages.is_empty() {
             self.replace(LayerKind::Messages, json_line(&request.messages)?)?;
         }
@@ -168,15 +211,6 @@ impl Draft {
 pub(super) fn bound(field: &'static str, unit: &'static str, limit: u64, got: usize) -> Result<()> {
     let got = got as u64;
     if got > limit { Err(Error::TooLong { field, unit, limit, got }) } else { Ok(()) }
-}
-
-/// What Ollama can do at create and we cannot: said before anything is read.
-fn refuse_conversion(request: &CreateRequest) -> Result<()> {
-    let quantize = if request.quantize.is_empty() { &request.quantization } else { &request.quantize };
-    if quantize.is_empty() {
-        return Ok(());
-    }
-    Err(Error::Unsupported(format!("`quantize` ({quantize})")))
 }
 
 /// As Go's encoder writes it: one line, with its end.

@@ -23,7 +23,6 @@ pub(super) type Files = Vec<(String, Digest)>;
 pub(super) struct Inspector<'a> {
     pub(super) inner: &'a Inner,
     pub(super) supported: fn(&str) -> bool,
-    pub(super) reporter: &'a Reporter,
 }
 
 /// A GGUF that may become a layer.
@@ -54,29 +53,38 @@ fn is_clean(path: &str) -> bool {
 
 impl Inspector<'_> {
     /// The model and what belongs to it.
-    pub(super) fn models(&self, files: &Files) -> Result<Vec<Inspected>> {
-        self.reporter.status("parsing GGUF")?;
-        let inspected: Vec<Inspected> =
-            files.iter().map(|(name, digest)| self.inspect(name, digest)).collect::<Result<_>>()?;
+    pub(super) fn models(&self, files: &Files, reporter: &Reporter) -> Result<Vec<Inspected>> {
+        reporter.status("parsing GGUF")?;
+        let inspected = self.validate(files, reporter)?;
         match inspected.iter().filter(|file| file.layer.kind() == LayerKind::Model).count() {
             0 => Err(Error::NoFiles),
             1 => Ok(inspected),
-            count => Err(Error::Unsupported(format!("a model made of {count} GGUF files"))),
+            count => Err(several(count)),
         }
     }
 
-    pub(super) fn adapters(&self, files: &Files) -> Result<Vec<Inspected>> {
-        self.reporter.status("converting adapter")?;
-        let inspected: Vec<Inspected> =
-            files.iter().map(|(name, digest)| self.inspect(name, digest)).collect::<Result<_>>()?;
+    pub(super) fn adapters(&self, files: &Files, reporter: &Reporter) -> Result<Vec<Inspected>> {
+        reporter.status("converting adapter")?;
+        let inspected = self.validate(files, reporter)?;
         match inspected.iter().all(|file| file.layer.kind() == LayerKind::Adapter) {
             true => Ok(inspected),
             false => Err(Error::UnknownType),
         }
     }
 
+    /// A model that belongs to another, as its own kind of layer.
+    pub(super) fn draft(&self, name: &str, digest: &Digest) -> Result<Layer> {
+        let model = self.inspect(name, digest)?.layer;
+        match model.kind() {
+            LayerKind::Model => {
+                Ok(Layer { from: model.from, ..Layer::new(LayerKind::Draft, model.digest, model.size) })
+            }
+            _ => Err(Error::UnknownType),
+        }
+    }
+
     /// Refuses what we cannot serve, and removes its blob if nothing else uses it: no retry could succeed with it.
-    fn inspect(&self, name: &str, digest: &Digest) -> Result<Inspected> {
+    pub(super) fn inspect(&self, name: &str, digest: &Digest) -> Result<Inspected> {
         let path = self.inner.directory.blob_path(digest);
         self.recognise(name, digest, &path)?;
         let file = gguf::File::open(&path).map_err(|error| match error {
@@ -84,19 +92,25 @@ impl Inspector<'_> {
             gguf::Error::Io { action, path, source } => Error::Io { action, path, source },
             source => Error::Gguf { file: name.to_owned(), source },
         });
-        let inspected = file.and_then(|file| self.describe(name, digest, &file)).inspect_err(|error| {
+        file.and_then(|file| self.describe(name, digest, &file)).inspect_err(|error| {
             if is_final(error) {
                 remove::remove_orphans(self.inner, [digest]);
             }
-        })?;
-        let bytes = inspected.layer.size;
-        let digest = NO_DIGEST.to_owned();
-        self.reporter.report(Progress {
-            status: "validating GGUF model".to_owned(),
-            digest,
-            total: bytes,
-            completed: bytes,
-        })?;
+        })
+    }
+
+    fn validate(&self, files: &Files, reporter: &Reporter) -> Result<Vec<Inspected>> {
+        let mut inspected = Vec::with_capacity(files.len());
+        for (name, digest) in files {
+            let file = self.inspect(name, digest)?;
+            reporter.report(Progress {
+                status: "validating GGUF model".to_owned(),
+                digest: NO_DIGEST.to_owned(),
+                total: file.layer.size,
+                completed: file.layer.size,
+            })?;
+            inspected.push(file);
+        }
         Ok(inspected)
     }
 
@@ -113,9 +127,7 @@ impl Inspector<'_> {
         let extension =
             Path::new(name).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         match extension.to_ascii_lowercase().as_str() {
-            "safetensors" | "bin" | "pth" | "pt" if !is_gguf => {
-                Err(Error::Unsupported(format!("file `{name}`: importing anything but GGUF")))
-            }
+            "bin" | "pth" | "pt" if !is_gguf => Err(Error::Pickle(name.to_owned())),
             "gguf" if !is_gguf => {
                 remove::remove_orphans(self.inner, [digest]);
                 Err(Error::NotGguf)
@@ -146,6 +158,11 @@ impl Inspector<'_> {
             file_type: header.file_type(),
         })
     }
+}
+
+/// What two models in one are refused with.
+pub(super) fn several(count: usize) -> Error {
+    Error::Unsupported(format!("a model made of {count} GGUF files"))
 }
 
 /// Whether the file itself is to blame, not the moment.

@@ -12,6 +12,7 @@ use crate::Digest;
 pub enum Instruction {
     From,
     Adapter,
+    Draft,
 }
 
 /// What a `FROM` or `ADAPTER` turned out to be.
@@ -38,6 +39,7 @@ impl Modelfile {
             match command {
                 Command::From(value) => references.push((Instruction::From, value.as_str())),
                 Command::Adapter(value) => references.push((Instruction::Adapter, value.as_str())),
+                Command::Draft(value) => references.push((Instruction::Draft, value.as_str())),
                 _ => {}
             }
         }
@@ -73,15 +75,29 @@ impl Modelfile {
                 Command::Message { role, content } => {
                     request.messages.push(Message { role, content, ..Message::default() });
                 }
-                Command::Draft(_) => return Err(Error::Unsupported("DRAFT").into()),
-                Command::Renderer(_) => return Err(Error::Unsupported("RENDERER").into()),
-                Command::Parser(_) => return Err(Error::Unsupported("PARSER").into()),
-                // A minimum version of Ollama says nothing about us.
-                Command::Requires(_) => {}
+                Command::Draft(value) => match resolve(Instruction::Draft, &value)? {
+                    Source::Model(_) => return Err(Error::Unsupported("a draft that is no file").into()),
+                    Source::Files(files) => add(&mut request.draft_files, files),
+                },
+                Command::Renderer(name) => request.renderer = name,
+                Command::Parser(name) => request.parser = name,
+                Command::Requires(version) => request.requires = required(&version)?,
             }
         }
         request.parameters = (!parameters.is_empty()).then_some(parameters);
         Ok(Prepared { request, warnings })
+    }
+}
+
+/// A version as Ollama compares them, with or without a `v` before it.
+fn required(version: &str) -> Result<String, Error> {
+    let numbers = version.strip_prefix('v').unwrap_or(version);
+    let core = numbers.split(['-', '+']).next().unwrap_or_default();
+    let parts: Vec<&str> = core.split('.').collect();
+    let is_number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    match (1..=3).contains(&parts.len()) && parts.iter().all(is_number) {
+        true => Ok(version.to_owned()),
+        false => Err(Error::Version(version.to_owned())),
     }
 }
 

@@ -6,6 +6,7 @@
 )]
 
 mod blobs;
+mod convert;
 mod create;
 mod fixture;
 mod manage;

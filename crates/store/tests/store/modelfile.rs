@@ -183,22 +183,24 @@ fn request(text: &str) -> Result<Value, String> {
 fn a_modelfile_becomes_a_create_request() {
     let text = "FROM base\nSYSTEM old\nSYSTEM new\nTEMPLATE t\nLICENSE a\nLICENSE b\nPARAMETER stop x\nPARAMETER stop y\n\
                 PARAMETER temperature 0.3\nPARAMETER num_ctx 1\nPARAMETER num_ctx 2\nPARAMETER use_mmap false\n\
-                MESSAGE user hi\nMESSAGE assistant ho\nREQUIRES 0.1.0\n";
+                MESSAGE user hi\nMESSAGE assistant ho\nREQUIRES 0.1.0\nRENDERER r\nPARSER p\n";
     assert_eq!(
         request(text).unwrap(),
         json!({
             "model": "me", "from": "base", "system": "new", "template": "t", "license": ["a", "b"],
             "parameters": {"stop": ["x", "y"], "temperature": 0.3, "num_ctx": 2, "use_mmap": false},
             "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}],
+            "requires": "0.1.0", "renderer": "r", "parser": "p",
         })
     );
     let digest = |name: &str| Digest::of(name.as_bytes()).to_string();
     assert_eq!(
-        request("FROM ./m.gguf\nFROM ./p.gguf\nADAPTER ./l.gguf").unwrap(),
+        request("FROM ./m.gguf\nFROM ./p.gguf\nADAPTER ./l.gguf\nDRAFT ./d.gguf").unwrap(),
         json!({
             "model": "me",
             "files": {"m.gguf": digest("m.gguf"), "p.gguf": digest("p.gguf")},
             "adapters": {"l.gguf": digest("l.gguf")},
+            "draft_files": {"d.gguf": digest("d.gguf")},
         })
     );
 }
@@ -211,9 +213,8 @@ fn a_request_that_cannot_be_made_says_why() {
         ("FROM m\nPARAMETER temperature hot", "invalid float value [hot]"),
         ("FROM m\nPARAMETER use_mmap maybe", "invalid bool value [maybe]"),
         ("FROM m\nADAPTER nowhere", "an adapter that is no file is not supported yet"),
-        ("FROM m\nRENDERER r", "RENDERER is not supported yet"),
-        ("FROM m\nPARSER p", "PARSER is not supported yet"),
-        ("FROM m\nDRAFT d", "DRAFT is not supported yet"),
+        ("FROM m\nDRAFT nowhere", "a draft that is no file is not supported yet"),
+        ("FROM m\nREQUIRES soon", "requires must be a valid semver (e.g. 0.14.0), got \"soon\""),
     ] {
         assert_eq!(request(text).unwrap_err(), expected);
     }

@@ -65,9 +65,10 @@ async fn requests_that_make_no_sense_have_ollamas_texts() {
             "unknown type".to_owned(),
         ),
         (
-            json!({"model": "a", "from": "base", "quantize": "q4_K_M"}),
+            json!({"model": "a", "from": "base", "quantize": "iq2_s"}),
             400,
-            "`quantize` (q4_K_M) is not supported yet".to_owned(),
+            "unsupported quantization type IQ2_S - supported types are F32, F16, Q4_K_S, Q4_K_M, Q8_0, BF16, Q4_0, Q5_K_M, Q6_K"
+                .to_owned(),
         ),
         (
             json!({"model": "a", "from": "base", "parameters": {"temperature": "hot"}}),
@@ -116,8 +117,8 @@ async fn files_that_are_no_gguf_are_refused() {
     let digest = folder.upload("{}").await.to_string();
     let answer = refused(&folder, json!({"model": "a", "files": {"tokenizer.json": digest}})).await;
     assert_eq!(answer, (400, "unknown type".to_owned()));
-    let answer = refused(&folder, json!({"model": "a", "files": {"model.safetensors": digest}})).await;
-    let text = "file `model.safetensors`: importing anything but GGUF is not supported yet";
+    let answer = refused(&folder, json!({"model": "a", "files": {"pytorch_model.bin": digest}})).await;
+    let text = "file `pytorch_model.bin`: PyTorch's own format can hold programs and is not read, save the model as safetensors";
     assert_eq!(answer, (400, text.to_owned()));
 }
 
@@ -184,7 +185,7 @@ async fn several_models_in_one_are_refused() {
     let folder = Folder::new();
     let one = folder.upload(gguf("one")).await.to_string();
     let two = folder.upload(gguf("two")).await.to_string();
-    let files = json!({"m-00001-of-00002.gguf": one, "m-00002-of-00002.gguf": two});
+    let files = json!({"m.gguf": one, "n.gguf": two});
     let answer = refused(&folder, json!({"model": "a", "files": files})).await;
     assert_eq!(answer, (400, "a model made of 2 GGUF files is not supported yet".to_owned()));
 }

@@ -9,6 +9,7 @@ use protocol::v1::{LoadOptions, Model};
 use store::{Digest, Store};
 
 use super::{Loader, Opened, Report, Shape};
+use crate::converter::Converter;
 
 #[derive(Clone)]
 pub struct CandleLoader {
@@ -68,6 +69,10 @@ impl Loader for CandleLoader {
 
     fn automatic_slots(&self) -> usize {
         4
+    }
+
+    fn converter(&self) -> Option<Converter> {
+        Some(Converter::new(self.store.clone(), self.threads))
     }
 }
 

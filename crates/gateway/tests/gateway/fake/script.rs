@@ -64,3 +64,26 @@ pub fn said(content: &str) -> GenerateChunk {
 pub fn ended() -> GenerateChunk {
     GenerateChunk { done: Some(done(2)), ..GenerateChunk::default() }
 }
+
+/// Different for every start of one id, the same in every run of a test.
+pub fn rand_like(id: &str) -> usize {
+    static STARTS: std::sync::Mutex<Option<std::collections::HashMap<String, usize>>> =
+        std::sync::Mutex::new(None);
+    let mut starts = STARTS.lock().unwrap();
+    let count = starts.get_or_insert_with(std::collections::HashMap::new).entry(id.to_owned()).or_default();
+    *count += 1;
+    *count
+}
+
+/// What a worker says that it runs on.
+#[derive(Clone, Copy)]
+pub struct Machine {
+    pub device: &'static str,
+    pub memory_bytes: u64,
+}
+
+impl Default for Machine {
+    fn default() -> Machine {
+        Machine { device: "cpu", memory_bytes: 1 << 30 }
+    }
+}

@@ -1,0 +1,67 @@
+//! A blob that is made here, so that nobody knows its digest before the end.
+
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tempfile::NamedTempFile;
+
+use crate::digest::Hasher;
+use crate::store::Inner;
+use crate::upload::{Open, touch};
+use crate::{Digest, Error, Result, durable};
+
+/// Where the bytes go. Blocking. Dropped before [`NewBlob::finish`], it leaves nothing behind.
+pub struct NewBlob {
+    file: BufWriter<NamedTempFile>,
+    hasher: Hasher,
+    open: Open,
+}
+
+// === impl NewBlob ===
+
+impl NewBlob {
+    pub(crate) fn start(inner: Arc<Inner>) -> Result<NewBlob> {
+        inner.uploads.fetch_add(1, Ordering::SeqCst);
+        let open = Open(inner);
+        let file = durable::temporary(&open.0.directory.blobs())?;
+        Ok(NewBlob { file: BufWriter::new(file), hasher: Hasher::default(), open })
+    }
+
+    /// Where the bytes lie until then, for who wants to look at what he has made.
+    ///
+    /// # Errors
+    /// When the disk does not take the last of them.
+    pub fn path(&mut self) -> Result<&Path> {
+        let flushed = self.file.flush();
+        let path = self.file.get_ref().path();
+        flushed.map_err(Error::io("write", path))?;
+        Ok(path)
+    }
+
+    /// Makes the blob durable and names it.
+    pub fn finish(self) -> Result<Digest> {
+        let NewBlob { file, hasher, open } = self;
+        let target = open.0.directory.blobs();
+        let file = file.into_inner().map_err(|error| Error::io("write", &target)(error.into_error()))?;
+        let digest = hasher.finish();
+        let path = open.0.directory.blob_path(&digest);
+        if !touch(&path) {
+            durable::settle(file, &path)?;
+        }
+        Ok(digest)
+    }
+}
+
+impl Write for NewBlob {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
