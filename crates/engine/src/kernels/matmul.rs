@@ -48,16 +48,24 @@ fn multiply_tiles(cpu: Cpu, product: &Product<'_>, tiles: Range<usize>, rows: &R
     assert_eq!(product.weights.cols(), rows.cols, "activations do not fit the weights");
     let mut out = [[0.0; TILE]; GROUP];
     for near in tiles.clone().step_by(NEAR) {
-        for group in Group::all(rows.rows) {
+        for (at, group) in Group::all(rows.rows).enumerate() {
+            // The second group finds these tiles near: meanwhile memory can bring those that come after them.
+            let ahead = if at == 1 { NEAR * product.weights.tile(0).len() } else { tile::AHEAD };
             for tile in near..tiles.end.min(near + NEAR) {
-                multiply_tile(cpu, product.weights, tile, (rows, group), &mut out);
+                multiply_tile((cpu, ahead), product.weights, tile, (rows, group), &mut out);
                 put(product, tile, group, &out);
             }
         }
     }
 }
 
-fn multiply_tile(cpu: Cpu, weights: &Packed, tile: usize, (rows, group): (&Rows, Group), out: &mut Out) {
+fn multiply_tile(
+    (cpu, ahead): (Cpu, usize),
+    weights: &Packed,
+    tile: usize,
+    (rows, group): (&Rows, Group),
+    out: &mut Out,
+) {
     let tile = weights.tile(tile);
     // SAFETY: tile and group have the same columns, and are in the form that the weights were packed in.
     unsafe {
@@ -65,10 +73,10 @@ fn multiply_tile(cpu: Cpu, weights: &Packed, tile: usize, (rows, group): (&Rows,
             Form::Quantized(kind) => {
                 let rows = rows.bytes(group);
                 with_format!(kind, F => match group.width {
-                    1 => quantized::<F, 1>(cpu, tile, rows, out),
-                    2 => quantized::<F, 2>(cpu, tile, rows, out),
-                    4 => quantized::<F, 4>(cpu, tile, rows, out),
-                    _ => quantized::<F, 8>(cpu, tile, rows, out),
+                    1 => quantized::<F, 1>(cpu, tile, rows, ahead, out),
+                    2 => quantized::<F, 2>(cpu, tile, rows, ahead, out),
+                    4 => quantized::<F, 4>(cpu, tile, rows, ahead, out),
+                    _ => quantized::<F, 8>(cpu, tile, rows, ahead, out),
                 });
             }
             Form::Pairs => {
@@ -117,7 +125,7 @@ fn put(product: &Product<'_>, tile: usize, group: Group, out: &Out) {
 
 tiered_lanes! {
     unsafe fn quantized[F: Format, const STRIDE: usize][F, STRIDE](
-        tile: &[u8], rows: Bytes<'_>, out: &mut Out,
+        tile: &[u8], rows: Bytes<'_>, ahead: usize, out: &mut Out,
     ) = tile::quantized
 }
 
