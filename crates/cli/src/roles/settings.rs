@@ -129,7 +129,7 @@ const THREADS: Setting<u64> =
 const TIER: Setting<Tier> = Setting::new(
     "",
     &["CARAVAN_CPU"],
-    "scalar, avx2, avx-vnni, avx512 or avx512-bf16, and the processor's",
+    "scalar, neon, avx2, avx-vnni, avx512 or avx512-bf16, and the processor's",
     |text| Tier::from_name(text).filter(|tier| tier.is_available()),
 );
 const GUESSES: Setting<u64> =

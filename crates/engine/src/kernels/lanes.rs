@@ -3,6 +3,8 @@
 //! There is one body per kernel and one implementation of [`Lanes`] per instruction set. Integers are exact and every
 //! multiply-add of floats is fused, in an order that depends on the column alone, so all of them give the same bits.
 
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod x86;
 

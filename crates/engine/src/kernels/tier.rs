@@ -5,6 +5,8 @@
 pub enum Tier {
     /// What every processor of the target has.
     Scalar,
+    /// 64-bit ARM with byte dot products.
+    Neon,
     /// AVX2 with FMA and F16C.
     Avx2,
     /// AVX2 with byte dot products.
@@ -21,7 +23,8 @@ macro_rules! has {
 }
 
 impl Tier {
-    pub const ALL: [Tier; 5] = [Tier::Scalar, Tier::Avx2, Tier::AvxVnni, Tier::Avx512, Tier::Avx512Bf16];
+    pub const ALL: [Tier; 6] =
+        [Tier::Scalar, Tier::Neon, Tier::Avx2, Tier::AvxVnni, Tier::Avx512, Tier::Avx512Bf16];
 
     /// The best that this processor has.
     pub fn detect() -> Tier {
@@ -32,6 +35,7 @@ impl Tier {
         #[cfg(target_arch = "x86_64")]
         match self {
             Tier::Scalar => true,
+            Tier::Neon => false,
             Tier::Avx2 => has!("avx2", "fma", "f16c"),
             Tier::AvxVnni => Tier::Avx2.is_available() && has!("avxvnni"),
             Tier::Avx512 => {
@@ -39,13 +43,20 @@ impl Tier {
             }
             Tier::Avx512Bf16 => Tier::Avx512.is_available() && has!("avx512bf16"),
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        match self {
+            Tier::Scalar => true,
+            Tier::Neon => std::arch::is_aarch64_feature_detected!("dotprod"),
+            _ => false,
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         matches!(self, Tier::Scalar)
     }
 
     pub fn name(self) -> &'static str {
         match self {
             Tier::Scalar => "scalar",
+            Tier::Neon => "neon",
             Tier::Avx2 => "avx2",
             Tier::AvxVnni => "avx-vnni",
             Tier::Avx512 => "avx512",
@@ -87,7 +98,7 @@ macro_rules! tiered {
                 fn avx512($($arg: $type),*) $(-> $ret)? { $body($($arg),*) }
                 use $crate::Tier;
                 match cpu.tier() {
-                    Tier::Scalar => {}
+                    Tier::Scalar | Tier::Neon => {}
                     // SAFETY: a `Cpu` exists only for a tier that this processor has.
                     Tier::Avx2 | Tier::AvxVnni => return unsafe { avx2($($arg),*) },
                     // SAFETY: as above.
@@ -131,12 +142,18 @@ macro_rules! tiered_lanes {
                 // SAFETY: a `Cpu` exists only for a tier that this processor has; the rest is the caller's promise.
                 unsafe {
                     match cpu.tier() {
-                        Tier::Scalar => {}
+                        Tier::Scalar | Tier::Neon => {}
                         Tier::Avx2 => return avx2::<$($given)*>($($arg),*),
                         Tier::AvxVnni => return avx_vnni::<$($given)*>($($arg),*),
                         Tier::Avx512 | Tier::Avx512Bf16 => return avx512::<$($given)*>($($arg),*),
                     }
                 }
+            }
+            #[cfg(target_arch = "aarch64")]
+            if cpu.tier() == $crate::Tier::Neon {
+                // The intrinsics are those of every 64-bit ARM; the one instruction that is not is an assembler's.
+                // SAFETY: a `Cpu` exists only for a tier that this processor has; the rest is the caller's promise.
+                return unsafe { $($body)::+::<$crate::kernels::lanes::neon::Neon, $($given)*>($($arg),*) };
             }
             let _ = cpu;
             // SAFETY: the caller's promise.
