@@ -1,7 +1,7 @@
 //! A terminal with a person before it: tmux, typed into key by key and read by its screen.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
 };
@@ -30,12 +30,15 @@ impl Terminal {
     ) -> Result<Terminal> {
         let terminal = Terminal { folder: TempDir::new()? };
         let (columns, rows) = (columns.to_string(), rows.to_string());
-        let mut words =
-            vec!["new-session", "-d", "-x", &columns, "-y", &rows, "env", "-i", "TERM=tmux-256color"];
+        let code = terminal.code().to_string_lossy().into_owned();
+        let mut words = vec!["new-session", "-d", "-x", &columns, "-y", &rows];
+        // Not every tmux tells how a program ended. The shell outlives what Ctrl-C is meant for.
+        words.extend(["sh", "-c", r#"trap : INT; "$@"; echo $? > "$0""#, &code]);
+        words.extend(["env", "-i", "TERM=tmux-256color"]);
         let pairs: Vec<String> = environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
         words.extend(pairs.iter().map(String::as_str));
         words.extend(command);
-        // What a program left on the screen, and how it ended, can be read afterwards.
+        // What a program left on the screen can be read afterwards.
         words.extend([";", "set-option", "remain-on-exit", "on"]);
         terminal.tmux(&words)?;
         Ok(terminal)
@@ -108,13 +111,17 @@ impl Terminal {
         let mut look = interval(LOOK);
         loop {
             look.tick().await;
-            let output = self.tmux(&["display-message", "-p", "#{pane_dead} #{pane_dead_status}"])?;
-            let text = String::from_utf8(output.stdout)?;
-            if let Some(status) = text.strip_prefix("1 ") {
-                return Ok(status.trim().parse()?);
+            let text = std::fs::read_to_string(self.code()).unwrap_or_default();
+            if let Some(code) = text.strip_suffix('\n') {
+                return Ok(code.parse()?);
             }
             ensure!(started.elapsed() <= MAX_WAIT, "the program did not end:\n{}", self.screen()?);
         }
+    }
+
+    /// Where the exit code will stand.
+    fn code(&self) -> PathBuf {
+        self.folder.path().join("code")
     }
 
     fn tmux(&self, words: &[&str]) -> Result<Output> {

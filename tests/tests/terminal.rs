@@ -149,9 +149,11 @@ async fn words_are_wrapped_for_the_screen_as_it_is() {
         terminal.resize((columns, 60)).unwrap();
         terminal.wipe(READY).await.unwrap();
         terminal.enter(&line).unwrap();
-        let shown = |line: &str| line.ends_with("end");
-        let screen = terminal.wait_until("the end", |screen| screen.lines().any(shown)).await.unwrap();
-        let lines = screen.lines().skip_while(|line| !line.starts_with("word100 "));
+        // What was typed stands above the answer, cut where the screen ends.
+        let is_over = |screen: &str| screen.contains("end]]") && screen.ends_with(READY);
+        let screen = terminal.wait_until("the next prompt", is_over).await.unwrap();
+        let (_, answer) = screen.split_once("end]]").unwrap();
+        let lines = answer.lines().skip_while(|line| !line.starts_with("word100 "));
         let lines: Vec<&str> = lines.take_while(|line| !line.is_empty()).collect();
         for line in &lines {
             assert!(line.len() <= columns.into(), "{line}");
