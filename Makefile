@@ -14,8 +14,8 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .PHONY: tools
-tools: ## Find or install protoc, etcd, Python, Node, an emulator and tmux, which build and tests need
-	@.ci/tools protoc etcd python node qemu tmux
+tools: ## Find or install protoc, etcd, a registry, Python, Node, an emulator and tmux, for build and tests
+	@.ci/tools protoc etcd registry python node qemu tmux
 
 .PHONY: models
 models: $(SMOLLM2) $(GEMMA3) $(MINILM) ## Fetch the three real models that tests and the demo use (440 MB)

@@ -98,6 +98,12 @@ impl Cluster {
         Ok(number)
     }
 
+    /// `serve` again in place of one that was killed, on the same folder.
+    pub async fn restart_serve(&mut self, environment: &[(&str, String)]) -> Result<()> {
+        self.gateways[0] = self.start("serve", "serve", environment).await?;
+        Ok(())
+    }
+
     async fn start(&self, role: &str, id: &str, environment: &[(&str, String)]) -> Result<Process> {
         let folder = self.folder.path().to_str().context("the folder has a plain name")?;
         let mut all = vec![

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 pub mod cluster;
 pub mod compatibility;
+pub mod docker_registry;
 pub mod javascript;
 pub mod process;
 pub mod python;

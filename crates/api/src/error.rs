@@ -36,12 +36,15 @@ pub enum Code {
     OutOfMemory,
     /// It took longer than its bound.
     Timeout,
+    /// A server of somebody else, a registry, refused or failed. Ollama answers 500 and so do we, but nobody here need
+    /// look at it.
+    Remote,
     /// Our fault.
     Internal,
 }
 
 impl Code {
-    pub const ALL: [Code; 16] = [
+    pub const ALL: [Code; 17] = [
         Code::Invalid,
         Code::Unauthorized,
         Code::Forbidden,
@@ -57,6 +60,7 @@ impl Code {
         Code::Unavailable,
         Code::OutOfMemory,
         Code::Timeout,
+        Code::Remote,
         Code::Internal,
     ];
 
@@ -71,7 +75,7 @@ impl Code {
             Code::TooSlow => 408,
             Code::TooLarge => 413,
             Code::Canceled => 499,
-            Code::Internal | Code::OutOfMemory => 500,
+            Code::Internal | Code::OutOfMemory | Code::Remote => 500,
             Code::Busy | Code::NotLoaded | Code::NoPermit | Code::QueueFull | Code::Unavailable => 503,
             Code::Timeout => 504,
         }
@@ -100,6 +104,7 @@ impl Code {
             Code::Unavailable => "unavailable",
             Code::OutOfMemory => "out_of_memory",
             Code::Timeout => "timeout",
+            Code::Remote => "remote",
             Code::Internal => "internal",
         }
     }

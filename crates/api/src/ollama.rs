@@ -13,7 +13,7 @@ pub use generate::{DebugInfo, DoneReason, GenerateRequest, GenerateResponse, Met
 pub use message::{Image, Logprob, Message, Think, Tool, ToolCall, ToolCallFunction, TopLogprob};
 pub use models::{
     CopyRequest, CreateRequest, DeleteRequest, Details, ListResponse, ListedModel, OneOrMany, Progress,
-    PsResponse, RunningModel, ShowRequest, ShowResponse, TensorSummary,
+    PsResponse, PullRequest, RunningModel, SaveRequest, ShowRequest, ShowResponse, TensorSummary,
 };
 
 /// The version that `/api/version` tells. Editors gate on Ollama's numbers, so this is the Ollama release whose

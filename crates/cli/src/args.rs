@@ -68,6 +68,14 @@ pub enum ClientCommand {
     Run(RunArgs),
     /// Unload a model
     Stop(StopArgs),
+    /// Pull a model from a registry
+    Pull(TransferArgs),
+    /// Push a model to a registry
+    Push(TransferArgs),
+    /// Write models as one file to standard output
+    Save(SaveArgs),
+    /// Read models from a file on standard input
+    Load,
     /// Sign in to ollama.com, which this program has no use for
     #[command(alias = "login")]
     Signin,
@@ -196,6 +204,9 @@ pub struct RunArgs {
     /// Show timings after each answer
     #[arg(long)]
     pub verbose: bool,
+    /// Speak plain HTTP to the registry, if the model has to be pulled
+    #[arg(long)]
+    pub insecure: bool,
     /// Do not wrap words at the edge of the terminal
     #[arg(long)]
     pub nowordwrap: bool,
@@ -214,6 +225,21 @@ pub struct RunArgs {
     /// Length to which embeddings are cut
     #[arg(long)]
     pub dimensions: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+pub struct TransferArgs {
+    /// Name of the model, with its registry if it is not Ollama's
+    pub model: String,
+    /// Speak plain HTTP to the registry
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SaveArgs {
+    #[arg(required = true, value_name = "MODEL")]
+    pub models: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -112,6 +112,16 @@ impl Client {
         let response = accepted(request.json(body).send().await?).await?;
         Ok(lines(response).map(|line| line.and_then(|line| parse_line(&line))))
     }
+
+    /// The same with a body of any kind.
+    pub async fn stream_of<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: reqwest::Body,
+    ) -> Result<impl Stream<Item = Result<T>> + use<T>> {
+        let response = self.http.post(format!("{}{path}", self.base)).body(body).send().await?;
+        Ok(lines(accepted(response).await?).map(|line| line.and_then(|line| parse_line(&line))))
+    }
 }
 
 async fn accepted(response: Response) -> Result<Response> {

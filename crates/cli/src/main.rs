@@ -116,6 +116,14 @@ fn client(command: ClientCommand, sources: &Sources) -> Result<()> {
             ClientCommand::Run(arguments) => commands::run(&client, arguments, sources).await,
             ClientCommand::Stop(arguments) => commands::stop(&client, &arguments.model).await,
             ClientCommand::Signin | ClientCommand::Signout => Ok(()),
+            ClientCommand::Pull(arguments) => {
+                commands::pull(&client, &arguments.model, arguments.insecure).await
+            }
+            ClientCommand::Push(arguments) => {
+                commands::push(&client, &arguments.model, arguments.insecure).await
+            }
+            ClientCommand::Save(arguments) => commands::save(&client, &arguments.models).await,
+            ClientCommand::Load => commands::load(&client).await,
             ClientCommand::List(arguments) => commands::list(&client, arguments.prefix.as_deref()).await,
             ClientCommand::Ps(arguments) => commands::ps(&client, arguments.prefix.as_deref()).await,
             ClientCommand::Cp(arguments) => {

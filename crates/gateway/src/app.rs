@@ -6,6 +6,7 @@ use api::Result;
 use axum::extract::Request;
 use registry::Registry;
 use serde::de::DeserializeOwned;
+use store::transfer::Transfer;
 use store::{Name, Store};
 
 use crate::body;
@@ -18,6 +19,7 @@ use crate::gateway::Config;
 pub struct App {
     pub config: Config,
     pub store: Store,
+    pub transfer: Transfer,
     pub registry: Registry,
     pub cluster: Cluster,
     pub dispatcher: Dispatcher,

@@ -11,6 +11,7 @@ use axum::Router;
 use axum::serve::ListenerExt;
 use registry::Registry;
 use store::Store;
+use store::transfer::{self, Transfer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -46,6 +47,8 @@ pub struct Config {
     pub supports: fn(&str) -> bool,
     /// The keys that every request needs; `None` = nobody is asked.
     pub keys: Option<Keys>,
+    /// Registries and the key to them.
+    pub transfer: transfer::Config,
     /// Channels for addresses that are no network addresses: the worker in this process.
     pub channels: HashMap<String, Channel>,
 }
@@ -92,6 +95,7 @@ impl Config {
             drain: Duration::from_secs(30),
             supports,
             keys: None,
+            transfer: transfer::Config::default(),
             channels: HashMap::new(),
         }
     }
@@ -106,7 +110,8 @@ impl Gateway {
         guard.at(SocketAddr::from(([127, 0, 0, 1], 0)))?;
         let cluster = Cluster::default();
         let dispatcher = Dispatcher::new(cluster.clone(), registry.clone(), config.load_timeout);
-        Ok(Gateway { app: Arc::new(App { config, store, registry, cluster, dispatcher }), guard })
+        let transfer = Transfer::new(&store, config.transfer.clone());
+        Ok(Gateway { app: Arc::new(App { config, store, transfer, registry, cluster, dispatcher }), guard })
     }
 
     pub fn handle(&self) -> Handle {

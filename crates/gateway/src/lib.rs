@@ -28,6 +28,7 @@ mod ids;
 mod intake;
 mod keys;
 mod packed;
+mod progress;
 mod resolve;
 mod respond;
 mod resume;

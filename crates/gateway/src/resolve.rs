@@ -86,6 +86,20 @@ pub fn is_cloud(asked: &str) -> bool {
     strip_source(asked.trim()).1 == Some(Source::Cloud)
 }
 
+/// The name under which a registry knows what is asked for: a cloud model has a tag of its own there.
+pub fn pulled_name(asked: &str) -> Result<String> {
+    let (base, source) = split_source(asked.trim())?;
+    Ok(match source {
+        Some(Source::Cloud) if has_tag(base) => format!("{base}-cloud"),
+        Some(Source::Cloud) => format!("{base}:cloud"),
+        _ => base.to_owned(),
+    })
+}
+
+fn has_tag(name: &str) -> bool {
+    name.rsplit_once(':').is_some_and(|(_, tag)| !tag.contains('/'))
+}
+
 fn split_source(asked: &str) -> Result<(&str, Option<Source>)> {
     let (base, source) = strip_source(asked);
     if source.is_some() && strip_source(base).1.is_some() {
@@ -111,6 +125,22 @@ fn strip_source(asked: &str) -> (&str, Option<Source>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cloud_model_has_a_tag_of_its_own_in_the_registry() {
+        for (asked, pulled) in [
+            (" m ", "m"),
+            ("m:local", "m"),
+            ("m:cloud", "m:cloud"),
+            ("m:8b:cloud", "m:8b-cloud"),
+            ("m:8b-cloud", "m:8b-cloud"),
+            ("http://localhost:5000/ns/m", "http://localhost:5000/ns/m"),
+            ("localhost:5000/ns/m:CLOUD", "localhost:5000/ns/m:cloud"),
+        ] {
+            assert_eq!(pulled_name(asked).unwrap(), pulled);
+        }
+        assert!(pulled_name("m:local:cloud").is_err());
+    }
 
     #[test]
     fn a_local_suffix_is_no_part_of_the_name() {

@@ -140,7 +140,7 @@ pub fn log(error: &Error) {
     let code = error.code.name();
     match error.code {
         Code::Internal | Code::OutOfMemory => tracing::error!(code, error = error.message, "request failed"),
-        Code::Unavailable | Code::Timeout => {
+        Code::Unavailable | Code::Timeout | Code::Remote => {
             tracing::warn!(code, error = error.message, "request not served")
         }
         _ => tracing::debug!(code, error = error.message, "request refused"),

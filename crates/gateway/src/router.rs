@@ -15,7 +15,8 @@ use crate::app::App;
 use crate::guard::{self, Guard};
 use crate::keys;
 use crate::routes::{
-    anthropic, audio, blobs, chat, cloud, create, embed, generate, manage, openai, rerank, status,
+    anthropic, audio, blobs, bundle, chat, cloud, create, embed, generate, manage, openai, rerank, status,
+    transfer,
 };
 use crate::{call, respond};
 
@@ -57,6 +58,10 @@ fn native(router: Router<Arc<App>>) -> Router<Arc<App>> {
         .route("/api/copy", only("POST", Methods::new().on(POST, manage::copy)))
         .route("/api/delete", only("DELETE", Methods::new().on(DELETE, manage::delete)))
         .route("/api/create", only("POST", Methods::new().on(POST, create::create)))
+        .route("/api/save", only("POST", Methods::new().on(POST, bundle::save)))
+        .route("/api/load", only("POST", Methods::new().on(POST, bundle::load)))
+        .route("/api/pull", only("POST", Methods::new().on(POST, transfer::pull)))
+        .route("/api/push", only("POST", Methods::new().on(POST, transfer::push)))
         .route(
             "/api/blobs/{digest}",
             only("HEAD, POST", Methods::new().on(POST, blobs::upload).on(HEAD, blobs::exists)),

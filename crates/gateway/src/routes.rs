@@ -4,6 +4,7 @@
 pub mod anthropic;
 pub mod audio;
 pub mod blobs;
+pub mod bundle;
 pub mod chat;
 pub mod cloud;
 pub mod create;
@@ -13,3 +14,4 @@ pub mod manage;
 pub mod openai;
 pub mod rerank;
 pub mod status;
+pub mod transfer;

@@ -30,7 +30,8 @@ fn grpc_code(code: Code) -> Grpc {
         Code::Busy | Code::NoPermit | Code::QueueFull | Code::OutOfMemory => Grpc::ResourceExhausted,
         Code::Unavailable => Grpc::Unavailable,
         Code::TooSlow | Code::Timeout => Grpc::DeadlineExceeded,
-        Code::Internal => Grpc::Internal,
+        // Workers speak to no registry.
+        Code::Remote | Code::Internal => Grpc::Internal,
     }
 }
 

@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use api::ollama::{CreateRequest, Progress};
 
 use crate::directory::MAX_MANIFEST;
-use crate::store::{Inner, Pins};
+use crate::pins::Pins;
+use crate::store::Inner;
 use crate::upload::touch;
 use crate::{Digest, Error, Layer, Manifest, Name, Result, durable, remove};
 pub(crate) use conversion::needed as conversion;
@@ -127,7 +128,7 @@ fn encode<T: serde::Serialize>(value: &T) -> Result<Vec<u8>> {
 /// The blobs that this create has written. Dropped without [`Written::keep`], it removes them again.
 struct Written<'a> {
     inner: &'a Inner,
-    pins: Option<Pins<'a>>,
+    pins: Option<Pins>,
     new: HashSet<Digest>,
 }
 
@@ -136,7 +137,7 @@ struct Written<'a> {
 impl<'a> Written<'a> {
     /// Pins what the draft needs, so that a delete of another model cannot take it away meanwhile.
     fn new(inner: &'a Inner, digests: Vec<Digest>) -> Written<'a> {
-        Written { inner, pins: Some(inner.pin(digests)), new: HashSet::new() }
+        Written { inner, pins: Some(inner.pins.pin(digests)), new: HashSet::new() }
     }
 
     /// Writes a blob unless it is there. Says whether it was not.

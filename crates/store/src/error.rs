@@ -88,6 +88,16 @@ pub enum Error {
     Json { what: &'static str, path: PathBuf, source: serde_json::Error },
     #[error("{action} `{}`: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Transfer(#[from] crate::transfer::Error),
+    /// What `POST /api/pull` says in front of what went wrong; clients look for it.
+    #[error("pull model manifest: {0}")]
+    PullManifest(crate::transfer::Error),
+    #[error(transparent)]
+    Bundle(#[from] crate::bundle::Error),
+    /// Of a download that others wait for, too.
+    #[error(transparent)]
+    Shared(std::sync::Arc<Error>),
     /// A blocking task of ours panicked or the runtime is going down.
     #[error("store task ended early")]
     Task,
@@ -124,6 +134,7 @@ impl Error {
             | Error::Pickle(_)
             | Error::Template(_)
             | Error::Parameters(_)
+            | Error::Bundle(_)
             | Error::TooLong { .. } => Code::Invalid,
             Error::NotFound(_) | Error::SourceNotFound(_) | Error::Incomplete { .. } => Code::NotFound,
             Error::Canceled => Code::Canceled,
@@ -133,6 +144,8 @@ impl Error {
             | Error::Task
             | Error::Unconverted
             | Error::Unmade { .. } => Code::Internal,
+            Error::Transfer(_) | Error::PullManifest(_) => Code::Remote,
+            Error::Shared(error) => error.code(),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The models folder, in Ollama's own layout: names, manifests, blobs, Modelfiles.
 //!
-//! Async at its border, because an object store joins later; inside, plain file I/O on blocking threads.
-//! Knows nothing about workers, never quantizes, and makes no network call.
+//! Async at its border, because an object store joins later; inside, plain file I/O on blocking threads. Only
+//! `transfer`, which moves models from and to registries, speaks over the network. Knows nothing about workers, never quantizes.
 
+pub mod bundle;
 mod capability;
 mod config;
 mod create;
@@ -17,9 +18,11 @@ mod manifest;
 mod model;
 pub mod modelfile;
 mod name;
+mod pins;
 mod remove;
 mod show;
 mod store;
+pub mod transfer;
 mod upload;
 mod weights;
 

@@ -3,16 +3,20 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use crate::directory::children;
 use crate::store::Inner;
+use crate::transfer::parts::PARTIAL;
 use crate::{Digest, Error, Manifest, Name, Result, durable};
 
 /// Ollama's grace: a blob may be uploaded some time before the manifest that names it is written.
 const GRACE: Duration = Duration::from_secs(60 * 60);
+
+/// A download that was cut can be gone on with for so long after its last byte: a night, or a power cut. Ollama removes
+/// it at its next start.
+const PARTIAL_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What start-up pruning removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,7 +60,7 @@ pub(crate) fn remove_orphans<'a>(inner: &Inner, candidates: impl IntoIterator<It
     if candidates.is_empty() {
         return;
     }
-    let pins = inner.pins.lock().unwrap_or_else(PoisonError::into_inner);
+    let pins = inner.pins.hold();
     let references = match inner.directory.references() {
         Ok(references) => references,
         Err(error) => {
@@ -76,7 +80,7 @@ pub(crate) fn remove_orphans<'a>(inner: &Inner, candidates: impl IntoIterator<It
 /// Removes old blobs that nothing names, old files that are no blobs, and empty folders of manifests.
 pub(crate) fn prune(inner: &Inner) -> Result<Pruned> {
     let skipped = Pruned { skipped: true, ..Pruned::default() };
-    let pins = inner.pins.lock().unwrap_or_else(PoisonError::into_inner);
+    let pins = inner.pins.hold();
     if !inner.prune || inner.uploads.load(Ordering::SeqCst) > 0 {
         return Ok(skipped);
     }
@@ -86,23 +90,41 @@ pub(crate) fn prune(inner: &Inner) -> Result<Pruned> {
         return Ok(skipped);
     }
     let mut pruned = Pruned::default();
-    for name in children(&inner.directory.blobs())? {
-        let digest = Digest::parse(&name).ok().filter(|digest| digest.file_name() == name);
+    let blobs = inner.directory.blobs();
+    let names = children(&blobs)?;
+    // All files of one download stay or go together: some parts of it may be complete for long.
+    let is_young = |name: &&String| age(&blobs.join(name)).is_some_and(|age| age <= PARTIAL_GRACE);
+    let resumable: HashSet<&str> = names.iter().filter(is_young).filter_map(|name| download(name)).collect();
+    for name in &names {
+        if download(name).is_some_and(|download| resumable.contains(download)) {
+            continue;
+        }
+        let digest = Digest::parse(name).ok().filter(|digest| digest.file_name() == *name);
         let is_used = |digest: &Digest| references.digests.contains(digest) || pins.contains_key(digest);
         if !digest.as_ref().is_some_and(is_used) {
-            pruned.remove_if_old(&inner.directory.blobs().join(&name))?;
+            pruned.remove_if_old(&blobs.join(name))?;
         }
     }
     prune_manifests(&inner.directory.manifests(), 0, &mut pruned)?;
     Ok(pruned)
 }
 
+/// The blob that a partial file is of.
+fn download(name: &str) -> Option<&str> {
+    let (blob, _) = name.split_once(PARTIAL)?;
+    Digest::parse(blob).is_ok().then_some(blob)
+}
+
+/// Since the last write. `None` for what is not there, or is from the future.
+fn age(path: &Path) -> Option<Duration> {
+    let modified = fs::metadata(path).ok()?.modified().ok()?;
+    SystemTime::now().duration_since(modified).ok()
+}
+
 impl Pruned {
     fn remove_if_old(&mut self, path: &Path) -> Result<()> {
         let Ok(metadata) = fs::metadata(path) else { return Ok(()) };
-        let age =
-            metadata.modified().ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
-        if metadata.is_file() && age.is_some_and(|age| age > GRACE) && durable::remove(path)? {
+        if metadata.is_file() && age(path).is_some_and(|age| age > GRACE) && durable::remove(path)? {
             self.files += 1;
             self.bytes += metadata.len();
         }

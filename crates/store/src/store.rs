@@ -1,17 +1,18 @@
 //! The handle: async at the border, plain file I/O on blocking threads inside.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use api::ollama::{Progress, ShowRequest, ShowResponse};
 
+use crate::bundle::{Bundle, Loaded};
 use crate::create::{self, Conversion, Made, Reporter};
 use crate::directory::Directory;
 use crate::lock::Locks;
 use crate::making::NewBlob;
+use crate::pins::Board;
 use crate::upload::{Upload, touch};
 use crate::{CreateSpec, Digest, Error, Model, Name, Pruned, Result, durable, remove, show};
 
@@ -35,9 +36,7 @@ pub struct Store {
 pub(crate) struct Inner {
     pub(crate) directory: Directory,
     pub(crate) prune: bool,
-    /// Blobs that a manifest will name in a moment, counted. Who removes blobs holds the lock for as long as that
-    /// takes; who is about to use one pins it first and looks whether it is there then.
-    pub(crate) pins: Mutex<HashMap<Digest, usize>>,
+    pub(crate) pins: Board,
     pub(crate) uploads: AtomicUsize,
     locks: Locks,
 }
@@ -66,7 +65,7 @@ impl Store {
         let inner = Inner {
             directory,
             prune,
-            pins: Mutex::default(),
+            pins: Board::default(),
             uploads: AtomicUsize::new(0),
             locks: Locks::default(),
         };
@@ -171,6 +170,19 @@ impl Store {
         .await
     }
 
+    /// Models as one file.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Incomplete`].
+    pub async fn bundle(&self, names: Vec<Name>) -> Result<Bundle> {
+        self.blocking(move |inner| Bundle::begin(inner, &names)).await
+    }
+
+    /// Gives a model of a file its name. The caller holds the lock of the name.
+    pub async fn settle(&self, loaded: Arc<Loaded>, name: Name) -> Result<()> {
+        self.blocking(move |inner| loaded.settle(inner, &name)).await
+    }
+
     /// The answer to `POST /api/show`.
     pub async fn show(&self, name: &Name, request: &ShowRequest) -> Result<ShowResponse> {
         let (name, request) = (name.clone(), request.clone());
@@ -181,6 +193,10 @@ impl Store {
     /// open, when a manifest is damaged, or when pruning is off.
     pub async fn prune(&self) -> Result<Pruned> {
         self.blocking(remove::prune).await
+    }
+
+    pub(crate) fn inner(&self) -> Arc<Inner> {
+        Arc::clone(&self.inner)
     }
 
     async fn blocking<T, F>(&self, work: F) -> Result<T>
@@ -225,7 +241,7 @@ impl Inner {
         }
         let bytes = self.directory.read_manifest(&entry.name)?;
         let manifest = self.directory.parse_manifest(&entry.name, &bytes)?;
-        let pins = self.pin(manifest.blobs().map(|layer| layer.digest.clone()));
+        let pins = self.pins.pin(manifest.blobs().map(|layer| layer.digest.clone()));
         if self.directory.find(&entry.name)?.is_none() {
             return Err(missing());
         }
@@ -256,34 +272,6 @@ impl Inner {
                 Ok(()) => return Ok(()),
             }
         }
-    }
-
-    /// Keeps blobs from being removed until the guard is dropped.
-    pub(crate) fn pin(&self, digests: impl IntoIterator<Item = Digest>) -> Pins<'_> {
-        let digests: Vec<Digest> = digests.into_iter().collect();
-        let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
-        for digest in &digests {
-            *pins.entry(digest.clone()).or_default() += 1;
-        }
-        Pins { inner: self, digests }
-    }
-}
-
-/// Blobs in use by an operation that runs now.
-pub(crate) struct Pins<'a> {
-    inner: &'a Inner,
-    digests: Vec<Digest>,
-}
-
-impl Drop for Pins<'_> {
-    fn drop(&mut self) {
-        let mut pins = self.inner.pins.lock().unwrap_or_else(PoisonError::into_inner);
-        for digest in &self.digests {
-            if let Some(count) = pins.get_mut(digest) {
-                *count -= 1;
-            }
-        }
-        pins.retain(|_, count| *count > 0);
     }
 }
 

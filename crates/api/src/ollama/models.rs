@@ -181,6 +181,34 @@ pub struct CreateRequest {
     pub keep_alive: Option<KeepAlive>,
 }
 
+/// A pull, and a push, which has no user and password.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PullRequest {
+    pub model: String,
+    /// The deprecated spelling of `model`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Speak plain HTTP to the registry.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub insecure: bool,
+    /// Read and not used, as by Ollama.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub username: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub password: String,
+    /// `None` means true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<bool>,
+}
+
+/// Models as one file. No route of Ollama's.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SaveRequest {
+    pub models: Vec<String>,
+}
+
 /// `license`: one text or a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct OneOrMany(pub Vec<String>);

@@ -4,15 +4,11 @@ mod gather;
 
 use std::{
     fs::File,
-    io::{IsTerminal, stderr},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use api::ollama::Progress;
-use futures::{StreamExt, TryStreamExt};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use futures::TryStreamExt;
 use store::{
     Digest, Modelfile,
     modelfile::{Instruction, Source},
@@ -20,10 +16,8 @@ use store::{
 use tokio_util::io::ReaderStream;
 
 use self::gather::{Component, gather};
+use super::progress::{self, Screen};
 use crate::{args::CreateArgs, client::Client};
-
-/// How often a spinner turns.
-const TICK: Duration = Duration::from_millis(100);
 
 pub async fn create(client: &Client, arguments: &CreateArgs) -> Result<()> {
     let path = &arguments.file;
@@ -31,10 +25,10 @@ pub async fn create(client: &Client, arguments: &CreateArgs) -> Result<()> {
     let modelfile = Modelfile::parse_bytes(&bytes)?;
     let folder = path.parent().unwrap_or(Path::new("."));
 
-    let screen = Screen::new();
+    let mut screen = Screen::new();
     let mut sources = Vec::new();
     for (instruction, value) in modelfile.references() {
-        sources.push(resolve(client, &screen, folder, (instruction, value)).await?);
+        sources.push(resolve(client, &mut screen, folder, (instruction, value)).await?);
     }
     let mut sources = sources.into_iter();
     let mut prepared = modelfile.into_create_request(&arguments.model, |_, _| -> Result<Source> {
@@ -44,25 +38,13 @@ pub async fn create(client: &Client, arguments: &CreateArgs) -> Result<()> {
     for warning in prepared.warnings {
         screen.say(&warning);
     }
-    let mut lines = std::pin::pin!(client.stream::<Progress, _>("/api/create", &prepared.request).await?);
-    let mut last = String::new();
-    while let Some(line) = lines.next().await {
-        let line = line?;
-        // One that only counts on is not said again.
-        if line.status != last {
-            screen.show(&line);
-        }
-        last = line.status;
-    }
-    ensure!(last == "success", "the server ended the answer before it was done, after {last:?}");
-    screen.finish(&last);
-    Ok(())
+    progress::follow(client, "/api/create", &prepared.request, &mut screen).await
 }
 
 /// A value that names a file is uploaded; one that does not is a model.
 async fn resolve(
     client: &Client,
-    screen: &Screen,
+    screen: &mut Screen,
     folder: &Path,
     (instruction, value): (Instruction, &str),
 ) -> Result<Source> {
@@ -108,7 +90,7 @@ fn home_of(user: &str) -> Option<PathBuf> {
         .map(|fields| PathBuf::from(fields[5]))
 }
 
-fn digest(screen: &Screen, path: &Path) -> Result<Digest> {
+fn digest(screen: &mut Screen, path: &Path) -> Result<Digest> {
     let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
     let bar = screen.bar("gathering model components", file.metadata()?.len());
     let digest =
@@ -117,7 +99,7 @@ fn digest(screen: &Screen, path: &Path) -> Result<Digest> {
     Ok(digest)
 }
 
-async fn upload(client: &Client, screen: &Screen, path: &Path, digest: &Digest) -> Result<()> {
+async fn upload(client: &Client, screen: &mut Screen, path: &Path, digest: &Digest) -> Result<()> {
     /// Large enough that the system calls do not count, small enough that the bar moves.
     const CHUNK_BYTES: usize = 1 << 20;
     let file = tokio::fs::File::open(path).await?;
@@ -129,60 +111,6 @@ async fn upload(client: &Client, screen: &Screen, path: &Path, digest: &Digest) 
     client.upload(&digest.to_string(), length, reqwest::Body::wrap_stream(chunks)).await?;
     bar.finish_and_clear();
     Ok(())
-}
-
-/// Bars and spinners on a terminal; plain lines elsewhere.
-struct Screen {
-    is_terminal: bool,
-    spinner: ProgressBar,
-}
-
-impl Screen {
-    fn new() -> Screen {
-        let is_terminal = stderr().is_terminal();
-        let spinner = ProgressBar::new_spinner().with_style(style("{msg} {spinner}"));
-        spinner.set_draw_target(target(is_terminal));
-        spinner.enable_steady_tick(TICK);
-        Screen { is_terminal, spinner }
-    }
-
-    fn bar(&self, message: &str, length: u64) -> ProgressBar {
-        if !self.is_terminal {
-            eprintln!("{message}");
-        }
-        let look = "{msg}: {percent:>3}% ▕{wide_bar}▏ {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta}";
-        let bar = ProgressBar::new(length).with_style(style(look)).with_message(message.to_owned());
-        bar.set_draw_target(target(self.is_terminal));
-        bar
-    }
-
-    fn show(&self, progress: &Progress) {
-        self.spinner.set_message(progress.status.clone());
-        if !self.is_terminal {
-            eprintln!("{}", progress.status);
-        }
-    }
-
-    fn say(&self, text: &str) {
-        self.spinner.suspend(|| eprintln!("{text}"));
-    }
-
-    fn finish(&self, last: &str) {
-        self.spinner.finish_and_clear();
-        if self.is_terminal {
-            eprintln!("{last}");
-        }
-    }
-}
-
-fn style(look: &str) -> ProgressStyle {
-    ProgressStyle::with_template(look)
-        .expect("the look is a constant that a test draws")
-        .progress_chars("██ ")
-}
-
-fn target(is_terminal: bool) -> ProgressDrawTarget {
-    if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() }
 }
 
 #[cfg(test)]
@@ -218,7 +146,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
         std::fs::write(&path, "hello").unwrap();
-        let digest = digest(&Screen::new(), &path).unwrap();
+        let digest = digest(&mut Screen::new(), &path).unwrap();
         assert_eq!(
             digest.to_string(),
             "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"

@@ -28,7 +28,7 @@ use self::{
     answer::Answer,
     attach::{Attached, attach},
 };
-use super::show::Shown;
+use super::{pull, show::Shown};
 use crate::{
     args::{RunArgs, program},
     client::{Client, is_not_found},
@@ -58,7 +58,7 @@ struct Wishes {
 
 pub async fn run(client: &Client, arguments: RunArgs, sources: &Sources) -> Result<()> {
     let mut wishes = wishes(&arguments)?;
-    let shown = show_or_explain(client, &arguments.model).await?;
+    let shown = show_or_pull(client, &arguments).await?;
     wishes.suit(&shown);
     let (prompt, interactive) = prompt(&arguments.prompt)?;
     if shown.can("embedding") && !shown.can("completion") {
@@ -75,13 +75,13 @@ pub async fn run(client: &Client, arguments: RunArgs, sources: &Sources) -> Resu
     }
 }
 
-async fn show_or_explain(client: &Client, model: &str) -> Result<Shown> {
-    match show(client, model).await {
-        Err(error) if is_not_found(&error) => Err(error.context(format!(
-            "cannot run '{model}'; make it first: {} create {model} -f Modelfile, with FROM and the path of a GGUF file in \
-             the Modelfile",
-            program()
-        ))),
+/// What the server knows of the model, which it pulls if it does not have it.
+async fn show_or_pull(client: &Client, arguments: &RunArgs) -> Result<Shown> {
+    match show(client, &arguments.model).await {
+        Err(error) if is_not_found(&error) => {
+            pull(client, &arguments.model, arguments.insecure).await?;
+            show(client, &arguments.model).await
+        }
         other => other,
     }
 }

@@ -7,7 +7,7 @@ use engine::Meter;
 use gateway::{Gateway, Handle};
 use node::{Metrics, Shutdown, admin::Condition};
 use registry::{Device, Registry, WorkerRecord};
-use store::{Store, StoreConfig};
+use store::{Store, StoreConfig, transfer};
 use tokio::net::TcpListener;
 use tonic::transport::Channel;
 use worker::{
@@ -138,6 +138,7 @@ impl Parts<'_> {
             context_length: settings.context_length,
             load_timeout: settings.load_timeout,
             keys: settings.keys.clone(),
+            transfer: transfer::Config { mirrors: settings.mirrors.clone(), ..transfer::Config::default() },
             channels: channel
                 .map(|channel| (WorkerRecord::IN_PROCESS.to_owned(), channel))
                 .into_iter()

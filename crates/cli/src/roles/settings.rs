@@ -10,6 +10,7 @@ use node::{
     ident,
 };
 use registry::{EtcdConfig, Limits};
+use store::transfer::Mirrors;
 
 use crate::args::{ClusterArgs, RoleArgs};
 
@@ -92,6 +93,7 @@ pub struct Settings {
     /// What the file says; `None` = no request needs a key.
     pub keys: Option<gateway::Keys>,
     pub limits: Limits,
+    pub mirrors: Mirrors,
 }
 
 /// How many threads anybody may ask for: more than any machine has.
@@ -162,6 +164,12 @@ const NO_PRUNE: Setting<bool> =
     Setting::new("", &["OLLAMA_NOPRUNE"], "a bool", strict_bool).ollama(ollama_bool);
 const KEYS_FILE: Setting<PathBuf> =
     Setting::new("keys-file", &["CARAVAN_KEYS_FILE"], "the path of a file", folder);
+const MIRRORS: Setting<Mirrors> = Setting::new(
+    "",
+    &["CARAVAN_REGISTRY_MIRROR"],
+    "http(s)://host[/path] or HOST=http(s)://host[/path], separated by commas",
+    |text| text.parse().ok(),
+);
 const MAX_LOADED: Setting<u64> = Setting::new("", &["OLLAMA_MAX_LOADED_MODELS"], "a number", small);
 const PARALLEL: Setting<u64> = Setting::new("", &["OLLAMA_NUM_PARALLEL"], "a number", small);
 const MAX_QUEUE: Setting<u64> = Setting::new("", &["OLLAMA_MAX_QUEUE"], "a number", small);
@@ -211,6 +219,7 @@ impl Settings {
                 num_parallel: number(&PARALLEL)?,
                 max_queue: sources.read(&MAX_QUEUE, None)?.map_or(Limits::default().max_queue, |n| n as u32),
             },
+            mirrors: sources.read(&MIRRORS, None)?.unwrap_or_default(),
         })
     }
 }

@@ -23,4 +23,5 @@ mod rerank;
 mod responses;
 mod resume;
 mod stress;
+mod transfer;
 mod transport;

@@ -62,7 +62,11 @@ impl Folder {
 
     /// Makes a file look as if it had been written two hours ago, past the grace of pruning.
     pub fn age(&self, relative: &str) {
-        let time = SystemTime::now() - Duration::from_secs(2 * 60 * 60);
+        self.age_by(relative, Duration::from_secs(2 * 60 * 60));
+    }
+
+    pub fn age_by(&self, relative: &str, age: Duration) {
+        let time = SystemTime::now() - age;
         fs::File::open(self.path(relative)).unwrap().set_modified(time).unwrap();
     }
 

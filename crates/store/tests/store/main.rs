@@ -6,6 +6,7 @@
 )]
 
 mod blobs;
+mod bundle;
 mod convert;
 mod create;
 mod fixture;

@@ -1,5 +1,7 @@
 //! What a process that died leaves behind, and start-up pruning.
 
+use std::time::Duration;
+
 use serde_json::json;
 use store::{Digest, Pruned};
 
@@ -31,12 +33,11 @@ async fn what_a_dead_process_left_is_not_listed_and_goes_after_an_hour() {
     let folder = Folder::new();
     folder.model("a", json!({})).await;
     let before = folder.files();
-    let partial = format!("blobs/{}-partial-0", Digest::of(b"x").file_name());
     let left = [
         "manifests/registry.ollama.ai/library/a/.tmp-abc",
         "blobs/.tmp-abc",
         "blobs/sha256-123456",
-        &partial,
+        "blobs/x",
     ];
     for file in left {
         folder.write(file, "half");
@@ -48,6 +49,21 @@ async fn what_a_dead_process_left_is_not_listed_and_goes_after_an_hour() {
     }
     assert_eq!(folder.store.prune().await.unwrap(), Pruned { files: 4, bytes: 16, skipped: false });
     assert_eq!(folder.files(), before);
+}
+
+#[tokio::test]
+async fn a_download_that_was_cut_goes_a_day_after_its_last_byte_and_as_a_whole() {
+    let folder = Folder::new();
+    let data = format!("blobs/{}-partial", Digest::of(b"x").file_name());
+    let (first, second) = (format!("{data}-0"), format!("{data}-1"));
+    for file in [&data, &first, &second] {
+        folder.write(file, "half");
+        folder.age_by(file, Duration::from_secs(25 * 60 * 60));
+    }
+    folder.age_by(&second, Duration::from_secs(23 * 60 * 60));
+    assert_eq!(folder.store.prune().await.unwrap(), Pruned::default());
+    folder.age_by(&second, Duration::from_secs(25 * 60 * 60));
+    assert_eq!(folder.store.prune().await.unwrap().files, 3);
 }
 
 #[tokio::test]

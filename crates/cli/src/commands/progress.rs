@@ -1,0 +1,176 @@
+//! Long work on the screen: a bar for each blob, a spinner for each step. Plain lines where there is no terminal.
+
+use std::collections::HashMap;
+use std::io::{IsTerminal, stderr};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use api::ollama::Progress;
+use futures::StreamExt;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::{client::Client, format};
+
+/// How often a spinner turns.
+const TICK: Duration = Duration::from_millis(100);
+const SPINNER: &str = "{msg} {spinner}";
+const STEP_DONE: &str = "{msg}";
+const BAR: &str =
+    "{msg}: {percent:>3}% ▕{wide_bar}▏ {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta}";
+const BAR_DONE: &str = "{msg}: {percent:>3}% ▕{wide_bar}▏ {decimal_total_bytes}";
+
+/// Posts, shows the lines of the answer, and fails unless they end in `success`.
+pub async fn follow(client: &Client, path: &str, body: &impl Serialize, screen: &mut Screen) -> Result<()> {
+    let mut lines = std::pin::pin!(client.stream::<Progress, _>(path, body).await?);
+    let mut last = String::new();
+    while let Some(line) = lines.next().await {
+        let line = line?;
+        screen.show(&line);
+        last = line.status;
+    }
+    ensure!(last == "success", "the server ended the answer before it was done, after {last:?}");
+    Ok(())
+}
+
+/// Everything that one command shows. What is unfinished when it is dropped stays as it is.
+pub struct Screen {
+    is_terminal: bool,
+    lines: MultiProgress,
+    /// By digest.
+    bars: HashMap<String, ProgressBar>,
+    /// The step that runs now.
+    step: Option<ProgressBar>,
+}
+
+// === impl Screen ===
+
+impl Screen {
+    pub fn new() -> Screen {
+        let is_terminal = stderr().is_terminal();
+        let target = if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        Screen {
+            is_terminal,
+            lines: MultiProgress::with_draw_target(target),
+            bars: HashMap::new(),
+            step: None,
+        }
+    }
+
+    /// A line of a server's answer.
+    pub fn show(&mut self, progress: &Progress) {
+        match progress.digest.as_str() {
+            "" => self.step(&progress.status),
+            // Ollama's own client waits for the first byte, too.
+            _ if progress.completed == 0 => {}
+            digest => self.advance(digest, progress),
+        }
+    }
+
+    /// A bar for work of this process.
+    pub fn bar(&mut self, message: &str, length: u64) -> ProgressBar {
+        self.end_step();
+        if !self.is_terminal {
+            eprintln!("{message}");
+        }
+        self.new_bar(message, length)
+    }
+
+    pub fn say(&self, text: &str) {
+        self.lines.suspend(|| eprintln!("{text}"));
+    }
+
+    /// The same step again changes nothing; another one ends it.
+    fn step(&mut self, status: &str) {
+        if self.step.as_ref().is_some_and(|step| step.message() == status) {
+            return;
+        }
+        self.end_step();
+        if !self.is_terminal {
+            eprintln!("{status}");
+        }
+        let step = ProgressBar::new_spinner().with_style(style(SPINNER)).with_message(status.to_owned());
+        let step = self.lines.add(step);
+        if status == "success" {
+            step.set_style(style(STEP_DONE));
+            step.finish();
+        } else {
+            step.enable_steady_tick(TICK);
+        }
+        self.step = Some(step);
+    }
+
+    fn advance(&mut self, digest: &str, progress: &Progress) {
+        let Progress { status, total, completed, .. } = progress;
+        if !self.bars.contains_key(digest) {
+            self.end_step();
+            let bar = self.new_bar(status, *total);
+            self.bars.insert(digest.to_owned(), bar);
+        }
+        let Some(bar) = self.bars.get(digest).filter(|bar| !bar.is_finished()) else { return };
+        bar.set_position(*completed);
+        if completed >= total {
+            bar.set_style(style(BAR_DONE));
+            bar.finish();
+            if !self.is_terminal {
+                eprintln!("{status}: 100% {}", format::bytes(*total));
+            }
+        }
+    }
+
+    fn new_bar(&self, message: &str, length: u64) -> ProgressBar {
+        let bar = ProgressBar::new(length).with_style(style(BAR)).with_message(message.to_owned());
+        self.lines.add(bar)
+    }
+
+    fn end_step(&mut self) {
+        if let Some(step) = self.step.take() {
+            step.set_style(style(STEP_DONE));
+            step.finish();
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.end_step();
+    }
+}
+
+fn style(look: &str) -> ProgressStyle {
+    ProgressStyle::with_template(look)
+        .expect("the look is a constant that a test draws")
+        .progress_chars("██ ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(status: &str, digest: &str, completed: u64) -> Progress {
+        Progress { status: status.to_owned(), digest: digest.to_owned(), total: 10, completed }
+    }
+
+    #[test]
+    fn every_look_can_be_drawn() {
+        for look in [SPINNER, STEP_DONE, BAR, BAR_DONE] {
+            let _ = style(look);
+        }
+    }
+
+    #[test]
+    fn a_blob_has_one_bar_that_ends_when_it_is_whole() {
+        let mut screen = Screen::new();
+        screen.show(&line("pulling manifest", "", 0));
+        screen.show(&line("pulling a", "sha256:a", 0));
+        assert!(screen.bars.is_empty(), "nothing came yet");
+        screen.show(&line("pulling a", "sha256:a", 3));
+        assert!(screen.step.is_none(), "the step before it has ended");
+        screen.show(&line("pulling a", "sha256:a", 10));
+        screen.show(&line("pulling a", "sha256:a", 10));
+        assert_eq!(screen.bars.len(), 1);
+        assert!(screen.bars["sha256:a"].is_finished());
+        screen.show(&line("success", "", 0));
+        assert!(screen.step.as_ref().unwrap().is_finished());
+    }
+}
