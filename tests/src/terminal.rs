@@ -66,8 +66,20 @@ impl Terminal {
         self.tmux(&["paste-buffer", "-p"]).map(drop)
     }
 
-    pub fn resize(&self, (columns, rows): (u16, u16)) -> Result<()> {
-        self.tmux(&["resize-window", "-x", &columns.to_string(), "-y", &rows.to_string()]).map(drop)
+    /// Back when the program can know of it: tmux tells it some time after its own screen has changed.
+    pub async fn resize(&self, (columns, rows): (u16, u16)) -> Result<()> {
+        self.tmux(&["resize-window", "-x", &columns.to_string(), "-y", &rows.to_string()])?;
+        let tty = String::from_utf8(self.tmux(&["display-message", "-p", "#{pane_tty}"])?.stdout)?;
+        let started = Instant::now();
+        let mut look = interval(LOOK);
+        loop {
+            look.tick().await;
+            let size = Command::new("stty").args(["-F", tty.trim(), "size"]).output()?.stdout;
+            if String::from_utf8(size)?.trim() == format!("{rows} {columns}") {
+                return Ok(());
+            }
+            ensure!(started.elapsed() <= MAX_WAIT, "the terminal did not get {columns} columns");
+        }
     }
 
     /// What is on the screen, without spaces at the ends of lines.
