@@ -19,6 +19,9 @@ use crate::pool::{Pool, Shared};
 /// Tiles that take a group of rows one after another while it is in the nearest cache.
 const NEAR: usize = 4;
 
+/// Bytes in front of where the first group reads that memory is asked for.
+const FAR: usize = 16 << 10;
+
 /// What to multiply, and where the result goes.
 pub(crate) struct Product<'a> {
     pub weights: &'a Packed,
@@ -50,9 +53,9 @@ fn multiply_tiles(cpu: Cpu, product: &Product<'_>, tiles: Range<usize>, rows: &R
     for near in tiles.clone().step_by(NEAR) {
         for (at, group) in Group::all(rows.rows).enumerate() {
             // The second group finds these tiles near: meanwhile memory can bring those that come after them.
-            let ahead = if at == 1 { NEAR * product.weights.tile(0).len() } else { tile::AHEAD };
+            let far = if at == 1 { NEAR * product.weights.tile(0).len() } else { FAR };
             for tile in near..tiles.end.min(near + NEAR) {
-                multiply_tile((cpu, ahead), product.weights, tile, (rows, group), &mut out);
+                multiply_tile((cpu, far), product.weights, tile, (rows, group), &mut out);
                 put(product, tile, group, &out);
             }
         }
@@ -60,7 +63,7 @@ fn multiply_tiles(cpu: Cpu, product: &Product<'_>, tiles: Range<usize>, rows: &R
 }
 
 fn multiply_tile(
-    (cpu, ahead): (Cpu, usize),
+    (cpu, far): (Cpu, usize),
     weights: &Packed,
     tile: usize,
     (rows, group): (&Rows, Group),
@@ -73,10 +76,10 @@ fn multiply_tile(
             Form::Quantized(kind) => {
                 let rows = rows.bytes(group);
                 with_format!(kind, F => match group.width {
-                    1 => quantized::<F, 1>(cpu, tile, rows, ahead, out),
-                    2 => quantized::<F, 2>(cpu, tile, rows, ahead, out),
-                    4 => quantized::<F, 4>(cpu, tile, rows, ahead, out),
-                    _ => quantized::<F, 8>(cpu, tile, rows, ahead, out),
+                    1 => quantized::<F, 1>(cpu, tile, rows, far, out),
+                    2 => quantized::<F, 2>(cpu, tile, rows, far, out),
+                    4 => quantized::<F, 4>(cpu, tile, rows, far, out),
+                    _ => quantized::<F, 8>(cpu, tile, rows, far, out),
                 });
             }
             Form::Pairs => {
@@ -125,7 +128,7 @@ fn put(product: &Product<'_>, tile: usize, group: Group, out: &Out) {
 
 tiered_lanes! {
     unsafe fn quantized[F: Format, const STRIDE: usize][F, STRIDE](
-        tile: &[u8], rows: Bytes<'_>, ahead: usize, out: &mut Out,
+        tile: &[u8], rows: Bytes<'_>, far: usize, out: &mut Out,
     ) = tile::quantized
 }
 

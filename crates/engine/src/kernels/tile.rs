@@ -14,10 +14,15 @@ use super::{
 /// A result: of each row of activations, its product with each column of the tile.
 pub(super) type Out = [[f32; TILE]; GROUP];
 
-/// Bytes ahead of where a kernel reads that it asks memory for: about what arrives while it works on the rest.
-pub(super) const AHEAD: usize = 4096;
+/// Bytes in front of where a kernel reads that it wants in the nearest cache: about what arrives while it works on the
+/// rest.
+const AHEAD: usize = 4096;
 
-/// `ahead` is how far in front of where it reads the kernel asks memory for more.
+/// With so many rows a kernel is busy while memory brings more, so it asks for more in time: into the second cache,
+/// because the nearest one waits for a few lines at once only.
+const BUSY: usize = 4;
+
+/// `far` is how many bytes in front of where it reads a busy kernel asks memory for more.
 ///
 /// # Safety
 /// The processor has the instructions of `L`. `tile` is one of format `F` for the columns of `rows`,
@@ -26,23 +31,23 @@ pub(super) const AHEAD: usize = 4096;
 pub(super) unsafe fn quantized<L: Lanes, F: Format, const STRIDE: usize>(
     tile: &[u8],
     rows: Bytes<'_>,
-    ahead: usize,
+    far: usize,
     out: &mut Out,
 ) {
     for column in (0..TILE).step_by(L::COLUMNS) {
         // SAFETY: the caller's promise; each call takes other rows of the group.
         unsafe {
             match (L::MAX_ROWS, STRIDE) {
-                (8, 8) => some::<L, F, 8, STRIDE>(tile, rows, (0, column, ahead), out),
+                (8, 8) => some::<L, F, 8, STRIDE>(tile, rows, (0, column, far), out),
                 (4.., 8) => {
-                    some::<L, F, 4, STRIDE>(tile, rows, (0, column, ahead), out);
-                    some::<L, F, 4, STRIDE>(tile, rows, (4, column, ahead), out);
+                    some::<L, F, 4, STRIDE>(tile, rows, (0, column, far), out);
+                    some::<L, F, 4, STRIDE>(tile, rows, (4, column, far), out);
                 }
-                (4.., 4) => some::<L, F, 4, STRIDE>(tile, rows, (0, column, ahead), out),
-                (4.., 2) => some::<L, F, 2, STRIDE>(tile, rows, (0, column, ahead), out),
+                (4.., 4) => some::<L, F, 4, STRIDE>(tile, rows, (0, column, far), out),
+                (4.., 2) => some::<L, F, 2, STRIDE>(tile, rows, (0, column, far), out),
                 _ => {
                     for row in 0..STRIDE {
-                        some::<L, F, 1, STRIDE>(tile, rows, (row, column, ahead), out);
+                        some::<L, F, 1, STRIDE>(tile, rows, (row, column, far), out);
                     }
                 }
             }
@@ -58,7 +63,7 @@ pub(super) unsafe fn quantized<L: Lanes, F: Format, const STRIDE: usize>(
 unsafe fn some<L: Lanes, F: Format, const ROWS: usize, const STRIDE: usize>(
     tile: &[u8],
     rows: Bytes<'_>,
-    (first, column, ahead): (usize, usize, usize),
+    (first, column, far): (usize, usize, usize),
     out: &mut Out,
 ) {
     let layout = F::LAYOUT;
@@ -71,11 +76,11 @@ unsafe fn some<L: Lanes, F: Format, const ROWS: usize, const STRIDE: usize>(
             let end = (rows.cols / BLOCK).min(block + BLOCKS);
             let mut scales = chunk;
             let mut codes = chunk.add(layout.chunk_scale_bytes(end - block));
-            prefetch(scales, layout.chunk_scale_bytes(BLOCKS), (column, ahead));
+            prefetch::<ROWS>(scales, layout.chunk_scale_bytes(BLOCKS), (column, far));
             while block < end {
                 let halves = Halves::<L>::load::<F>(scales.add(2 * column));
                 for within in 0..layout.unit / BLOCK {
-                    prefetch(codes, layout.code_bytes(), (column, ahead));
+                    prefetch::<ROWS>(codes, layout.code_bytes(), (column, far));
                     let place = Place { block, first, codes: codes.add(column * QUAD) };
                     if layout.group == BLOCK {
                         let scale = halves.of_group::<F>(scales.add(column), within);
@@ -239,17 +244,22 @@ unsafe fn field<L: Lanes>(codes: *const u8, field: Field) -> L::Codes {
 
 /// Asks memory for the codes that come some time later. Only a hint: it may point behind the end.
 #[inline(always)]
-fn prefetch(codes: *const u8, bytes: usize, (column, ahead): (usize, usize)) {
+fn prefetch<const ROWS: usize>(codes: *const u8, bytes: usize, (column, far): (usize, usize)) {
     #[cfg(target_arch = "x86_64")]
     if column == 0 {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
         for line in (0..bytes).step_by(PLANE) {
             // SAFETY: a prefetch reads nothing that a program could see, wherever it points.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(ahead + line).cast()) };
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD + line).cast());
+                if ROWS >= BUSY {
+                    _mm_prefetch::<_MM_HINT_T1>(codes.wrapping_add(far + line).cast());
+                }
+            }
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (codes, bytes, column, ahead);
+    let _ = (codes, bytes, column, far);
 }
 
 /// A tile of bfloat pairs times a group of `STRIDE` rows, `pairs`: [cols / 2, STRIDE].
@@ -264,7 +274,7 @@ pub(super) unsafe fn pairs<L: Lanes, const STRIDE: usize>(tile: &[u8], pairs: &[
             let mut sums = [L::splat(0.0); STRIDE];
             for at in 0..pairs.len() / STRIDE {
                 let plane = tile.as_ptr().add(at * PLANE + column * QUAD);
-                prefetch(plane, PLANE, (column, AHEAD));
+                prefetch::<1>(plane, PLANE, (column, AHEAD));
                 let weights = L::codes(plane);
                 for row in 0..STRIDE {
                     sums[row] = L::dot_pair(sums[row], weights, *pairs.get_unchecked(at * STRIDE + row));
