@@ -29,6 +29,11 @@ impl File {
         &self.header
     }
 
+    /// The header alone; the file is closed.
+    pub fn into_header(self) -> Gguf {
+        self.header
+    }
+
     /// The bytes of `tensor`, which must come from this file's header; those of a tensor of another file
     /// that does not fit in here are empty.
     pub fn data(&self, tensor: &Tensor) -> &[u8] {

@@ -40,8 +40,16 @@ pub struct Gguf {
 impl Gguf {
     /// Parses the header of `bytes`, which is the whole file: offsets and lengths are checked against it.
     pub fn parse(bytes: &[u8]) -> Result<Gguf, Error> {
-        let mut reader = Reader::new(bytes);
-        let version = read_version(bytes, &mut reader)?;
+        Gguf::parse_head(bytes, bytes.len() as u64)
+    }
+
+    /// Parses the header of a file of `file_bytes` of which only the beginning is here.
+    ///
+    /// # Errors
+    /// [`Error::Header`] when the header goes on behind `head`; its `end` is a length that `head` needs at least.
+    pub fn parse_head(head: &[u8], file_bytes: u64) -> Result<Gguf, Error> {
+        let mut reader = Reader::new(head, file_bytes);
+        let version = read_version(head, &mut reader)?;
         let tensor_count: u64 = reader.scalar(|| "`tensor_count`".to_owned())?;
         let entry_count: u64 = reader.scalar(|| "`metadata_kv_count`".to_owned())?;
         let metadata = read_metadata(&mut reader, entry_count)?;
@@ -49,7 +57,7 @@ impl Gguf {
         let (tensors, index) = read_tensors(&mut reader, tensor_count)?;
         // The alignment is at most MAX_ALIGNMENT, so this cannot overflow.
         let data_offset = reader.position().next_multiple_of(alignment);
-        let data_bytes = (bytes.len() as u64).saturating_sub(data_offset);
+        let data_bytes = file_bytes.max(head.len() as u64).saturating_sub(data_offset);
         check_layout(&tensors, alignment, data_bytes)?;
         Ok(Gguf { version, alignment, metadata, tensors, data_offset, index })
     }

@@ -37,8 +37,10 @@ scalar!(u8, i8, u16, i16, u32, i32, u64, i64, f32, f64);
 // === impl Reader ===
 
 impl<'a> Reader<'a> {
-    pub fn new(bytes: &'a [u8]) -> Reader<'a> {
-        Reader { bytes: &bytes[..bytes.len().min(MAX_HEADER_BYTES)], file_bytes: bytes.len() as u64, at: 0 }
+    /// The beginning of a file of `file_bytes`, or all of it.
+    pub fn new(bytes: &'a [u8], file_bytes: u64) -> Reader<'a> {
+        let bytes = &bytes[..bytes.len().min(MAX_HEADER_BYTES)];
+        Reader { bytes, file_bytes: file_bytes.max(bytes.len() as u64), at: 0 }
     }
 
     pub fn position(&self) -> u64 {
@@ -85,7 +87,7 @@ impl<'a> Reader<'a> {
         if needed > (self.bytes.len() - self.at) as u128 {
             return Err(Error::Header {
                 field: field(),
-                bound: MAX_HEADER_BYTES,
+                bound: self.bytes.len(),
                 end: u128::from(offset) + needed,
             });
         }

@@ -242,3 +242,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_beginning_of_a_file_is_enough_when_the_header_is_in_it() {
+    let whole = small_model().to_bytes().unwrap();
+    let expected = Gguf::parse(&whole).unwrap();
+    // The last tensor's entry ends somewhere in the padding before the data.
+    let end = expected.data_offset as usize - expected.alignment as usize;
+    let mut length = 8;
+    while length <= end {
+        match Gguf::parse_head(&whole[..length], whole.len() as u64) {
+            Err(gguf::Error::Header { bound, end, .. }) => {
+                assert!(bound == length && end > length as u128, "{length}: {bound} {end}");
+            }
+            other => panic!("{length} bytes of {end}: {other:?}"),
+        }
+        length += 1;
+    }
+    let head = Gguf::parse_head(&whole[..expected.data_offset as usize], whole.len() as u64).unwrap();
+    assert_eq!(format!("{:?}", head.tensors), format!("{:?}", expected.tensors));
+    assert_eq!(head.data_offset, expected.data_offset);
+    let ends = expected.tensors.iter().map(|tensor| tensor.offset + tensor.bytes);
+    let short = expected.data_offset + ends.max().unwrap() - 1;
+    let cut = Gguf::parse_head(&whole[..expected.data_offset as usize], short).unwrap_err();
+    assert!(matches!(cut, gguf::Error::OutOfFile { .. }), "{cut}");
+}

@@ -14,10 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use api::ollama::{CreateRequest, Progress};
 
-use crate::directory::MAX_MANIFEST;
+use crate::home::{MAX_MANIFEST, unwatched};
 use crate::pins::Pins;
 use crate::store::Inner;
-use crate::upload::touch;
 use crate::{Digest, Error, Layer, Manifest, Name, Result, durable, remove};
 pub(crate) use conversion::needed as conversion;
 pub use conversion::{Conversion, Made};
@@ -77,7 +76,7 @@ impl Reporter {
 pub(crate) fn run(inner: &Inner, spec: &CreateSpec, reporter: &Reporter) -> Result<()> {
     let mut draft = Draft::begin(inner, spec, reporter)?;
     draft.apply(&spec.request)?;
-    let name = inner.directory.spelling(&spec.name)?;
+    let name = inner.home.spelling(&spec.name)?;
     let old = remove::replaced(inner, &name);
     commit(inner, draft, &name, reporter)?;
     remove::orphans_of(inner, old);
@@ -104,14 +103,14 @@ fn commit(inner: &Inner, draft: Draft, name: &Name, reporter: &Reporter) -> Resu
     let manifest = encode(&Manifest::new(config, layers))?;
     draft::bound("manifest", "bytes", MAX_MANIFEST, manifest.len())?;
     reporter.status("writing manifest")?;
-    inner.write_manifest(name, &manifest)?;
+    inner.home.write_manifest(name, &manifest)?;
     written.keep();
     Ok(())
 }
 
 /// A layer that should be there.
 fn require(inner: &Inner, layer: &Layer) -> Result<()> {
-    if touch(&inner.directory.blob_path(&layer.digest)) {
+    if inner.home.touch(&layer.digest)? {
         return Ok(());
     }
     Err(Error::BlobNotFound { file: layer.from.clone(), digest: layer.digest.to_string() })
@@ -142,11 +141,12 @@ impl<'a> Written<'a> {
 
     /// Writes a blob unless it is there. Says whether it was not.
     fn write(&mut self, digest: &Digest, bytes: &[u8]) -> Result<bool> {
-        let path = self.inner.directory.blob_path(digest);
-        if touch(&path) {
+        let home = &self.inner.home;
+        if home.touch(digest)? {
             return Ok(false);
         }
-        durable::write(&path, bytes)?;
+        durable::write(&home.local(digest), bytes)?;
+        home.publish(digest, &mut unwatched)?;
         self.new.insert(digest.clone());
         Ok(true)
     }

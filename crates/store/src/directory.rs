@@ -1,52 +1,37 @@
-//! Ollama's folder layout: where things lie, which manifests there are, and what was read of them before.
+//! The home on a file system, in Ollama's folder layout. A blob that comes in has its place there already.
 //!
 //! ```text
 //! manifests/<host>/<namespace>/<model>/<tag>    JSON
 //! blobs/sha256-<64 hex>
 //! ```
 
-use std::collections::{HashMap, HashSet};
-use std::fs::{self, File, Metadata};
+mod sweep;
+
+use std::fs::{self, File, FileTimes, Metadata};
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
+use futures::{StreamExt, TryFutureExt, TryStreamExt, stream};
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio_util::io::ReaderStream;
+
+use crate::home::{Entry, Header, Home, MAX_MANIFEST, Place, Section, Sent, Stamp};
 use crate::name::Part;
-use crate::weights::Weights;
-use crate::{Digest, Error, Layer, Manifest, Model, Name, Result, durable};
+use crate::{Digest, Error, Name, Pruned, Result, durable};
+pub(crate) use sweep::Sweep;
 
-/// Docker's registry takes manifests up to this size, so no valid one is larger.
-pub(crate) const MAX_MANIFEST: u64 = 4 << 20;
+/// Large enough that the system calls do not matter, small enough that a bar moves.
+const CHUNK_BYTES: usize = 256 << 10;
 
-/// A folder and a cache of what lies in it.
+/// A models folder.
 pub(crate) struct Directory {
     root: PathBuf,
-    models: Mutex<HashMap<Name, (Stamp, Arc<Model>)>>,
-    weights: Mutex<HashMap<Digest, Arc<Weights>>>,
-}
-
-/// A manifest file that has a valid name.
-#[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    pub(crate) name: Name,
-    pub(crate) stamp: Stamp,
-}
-
-/// Tells one version of a file from the next. The inode is part of it because two writes within one tick of the
-/// file system's clock can have the same time and size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
-    pub(crate) modified: SystemTime,
-    bytes: u64,
-    inode: u64,
-}
-
-/// Every blob that a manifest names.
-pub(crate) struct References {
-    pub(crate) digests: HashSet<Digest>,
-    /// A manifest could not be parsed; the digests in its text are counted, but nobody knows if they are all.
-    pub(crate) corrupt: bool,
+    blobs: PathBuf,
 }
 
 // === impl Directory ===
@@ -54,151 +39,25 @@ pub(crate) struct References {
 impl Directory {
     /// Opens the folder and makes what is missing of it.
     pub(crate) fn open(root: PathBuf) -> Result<Directory> {
-        let directory = Directory { root, models: Mutex::default(), weights: Mutex::default() };
+        let directory = Directory { blobs: root.join("blobs"), root };
         durable::create_directories(&directory.manifests())?;
-        durable::create_directories(&directory.blobs())?;
+        durable::create_directories(&directory.blobs)?;
         directory.rename_old_blobs()?;
         Ok(directory)
     }
 
-    pub(crate) fn root(&self) -> &Path {
-        &self.root
-    }
-
-    pub(crate) fn manifests(&self) -> PathBuf {
+    fn manifests(&self) -> PathBuf {
         self.root.join("manifests")
     }
 
-    pub(crate) fn blobs(&self) -> PathBuf {
-        self.root.join("blobs")
-    }
-
-    pub(crate) fn manifest_path(&self, name: &Name) -> PathBuf {
+    fn manifest_path(&self, name: &Name) -> PathBuf {
         self.manifests().join(name.path())
-    }
-
-    pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.blobs().join(digest.file_name())
-    }
-
-    /// All manifests with a valid name, parsed or not.
-    pub(crate) fn entries(&self) -> Result<Vec<Entry>> {
-        let mut found = Vec::new();
-        self.walk(&mut Vec::new(), &mut found)?;
-        Ok(found)
-    }
-
-    /// The manifest of a name, in whatever spelling it was stored; the exact one is preferred.
-    pub(crate) fn find(&self, name: &Name) -> Result<Option<Entry>> {
-        if let Some(stamp) = self.stamp(name)? {
-            return Ok(Some(Entry { name: name.clone(), stamp }));
-        }
-        let Some(parts) = search(&self.manifests(), &name.parts())? else { return Ok(None) };
-        let stored = Name::from_parts(std::array::from_fn(|level| parts[level].as_str()))?;
-        Ok(self.stamp(&stored)?.map(|stamp| Entry { name: stored, stamp }))
-    }
-
-    /// How to spell a name that is about to be written, so that no two differ by case only: each part that is
-    /// there already keeps its spelling.
-    pub(crate) fn spelling(&self, name: &Name) -> Result<Name> {
-        if let Some(entry) = self.find(name)? {
-            return Ok(entry.name);
-        }
-        let mut directory = self.manifests();
-        let mut parts = name.parts().map(str::to_owned);
-        for part in &mut parts {
-            if let Some(stored) = matching(&directory, part)?.into_iter().next() {
-                *part = stored;
-            }
-            directory.push(&part);
-        }
-        Name::from_parts(parts.each_ref().map(String::as_str))
-    }
-
-    /// The bytes of a manifest.
-    pub(crate) fn read_manifest(&self, name: &Name) -> Result<Vec<u8>> {
-        let path = self.manifest_path(name);
-        let file = File::open(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Error::NotFound(name.shortest()),
-            _ => Error::io("open manifest", &path)(error),
-        })?;
-        read_bounded(file, &path, "manifest", MAX_MANIFEST)
-    }
-
-    pub(crate) fn parse_manifest(&self, name: &Name, bytes: &[u8]) -> Result<Manifest> {
-        let json = |source| Error::Json { what: "manifest", path: self.manifest_path(name), source };
-        Manifest::parse(bytes).map_err(json)
-    }
-
-    /// A blob small enough to be held in memory. `name` is the model that needs it.
-    pub(crate) fn read_blob(&self, name: &Name, layer: &Layer, limit: u64) -> Result<Vec<u8>> {
-        let path = self.blob_path(&layer.digest);
-        let file = File::open(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                Error::Incomplete { name: name.shortest(), digest: layer.digest.to_string() }
-            }
-            _ => Error::io("open blob", &path)(error),
-        })?;
-        read_bounded(file, &path, "blob", limit)
-    }
-
-    /// The model of an entry, from the cache if its manifest is the one that was read then.
-    pub(crate) fn model(&self, entry: &Entry) -> Result<Arc<Model>> {
-        if let Some(model) = self.cached(entry) {
-            return Ok(model);
-        }
-        let (model, complete) = Model::load(self, entry)?;
-        let model = Arc::new(model);
-        if complete {
-            lock(&self.models).insert(entry.name.clone(), (entry.stamp, Arc::clone(&model)));
-        }
-        Ok(model)
-    }
-
-    /// What a GGUF says about itself; each file is parsed once.
-    pub(crate) fn weights(&self, digest: &Digest) -> Result<Arc<Weights>, gguf::Error> {
-        if let Some(weights) = lock(&self.weights).get(digest) {
-            return Ok(Arc::clone(weights));
-        }
-        let file = gguf::File::open(&self.blob_path(digest))?;
-        let weights = Arc::new(Weights::of(file.header()));
-        lock(&self.weights).insert(digest.clone(), Arc::clone(&weights));
-        Ok(weights)
-    }
-
-    /// Drops what the cache holds of names that are not in `entries`, which is a full listing.
-    pub(crate) fn forget_all_but(&self, entries: &[Entry]) {
-        let names: HashSet<&Name> = entries.iter().map(|entry| &entry.name).collect();
-        let mut models = lock(&self.models);
-        models.retain(|name, _| names.contains(name));
-        let used: HashSet<&Digest> = models
-            .values()
-            .flat_map(|(_, model)| model.manifest.layers.iter().map(|layer| &layer.digest))
-            .collect();
-        lock(&self.weights).retain(|digest, _| used.contains(digest));
-    }
-
-    /// Every blob that is named by a manifest.
-    pub(crate) fn references(&self) -> Result<References> {
-        let mut references = References { digests: HashSet::new(), corrupt: false };
-        for entry in self.entries()? {
-            match self.cached(&entry) {
-                Some(model) => references.add(&model.manifest),
-                None => references.read(self, &entry.name)?,
-            }
-        }
-        Ok(references)
-    }
-
-    fn cached(&self, entry: &Entry) -> Option<Arc<Model>> {
-        let models = lock(&self.models);
-        models.get(&entry.name).filter(|(stamp, _)| *stamp == entry.stamp).map(|(_, model)| Arc::clone(model))
     }
 
     fn stamp(&self, name: &Name) -> Result<Option<Stamp>> {
         let path = self.manifest_path(name);
         match fs::metadata(&path) {
-            Ok(metadata) if metadata.is_file() => Ok(Some(Stamp::of(&metadata))),
+            Ok(metadata) if metadata.is_file() => Ok(Some(stamp(&metadata))),
             Ok(_) => Ok(None),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(Error::io("stat manifest", &path)(error)),
@@ -225,9 +84,9 @@ impl Directory {
 
     /// Ollama's first versions wrote `sha256:`; every later one renames at start, and so do we.
     fn rename_old_blobs(&self) -> Result<()> {
-        for name in children(&self.blobs())? {
+        for name in children(&self.blobs)? {
             if let Some(hex) = name.strip_prefix("sha256:") {
-                let (old, new) = (self.blobs().join(&name), self.blobs().join(format!("sha256-{hex}")));
+                let (old, new) = (self.blobs.join(&name), self.blobs.join(format!("sha256-{hex}")));
                 fs::rename(&old, &new).map_err(Error::io("rename blob", &old))?;
             }
         }
@@ -235,49 +94,173 @@ impl Directory {
     }
 }
 
-// === impl Stamp ===
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Stamp {
-        #[cfg(unix)]
-        let inode = std::os::unix::fs::MetadataExt::ino(metadata);
-        #[cfg(not(unix))]
-        let inode = 0;
-        let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-        Stamp { modified, bytes: metadata.len(), inode }
-    }
-}
-
-// === impl References ===
-
-impl References {
-    fn add(&mut self, manifest: &Manifest) {
-        self.digests.extend(manifest.blobs().map(|layer| layer.digest.clone()));
+impl Home for Directory {
+    fn entries(&self) -> Result<Vec<Entry>> {
+        let mut found = Vec::new();
+        self.walk(&mut Vec::new(), &mut found)?;
+        Ok(found)
     }
 
-    fn read(&mut self, directory: &Directory, name: &Name) -> Result<()> {
-        let bytes = match directory.read_manifest(name) {
-            // Somebody deleted it while we were walking.
-            Err(Error::NotFound(_)) => return Ok(()),
-            result => result?,
-        };
-        match Manifest::parse(&bytes) {
-            Ok(manifest) => self.add(&manifest),
-            Err(error) => {
-                tracing::warn!(name = %name, %error, "manifest cannot be parsed");
-                self.corrupt = true;
-                self.digests.extend(digests_in(&bytes));
+    fn find(&self, name: &Name) -> Result<Option<Entry>> {
+        if let Some(stamp) = self.stamp(name)? {
+            return Ok(Some(Entry { name: name.clone(), stamp }));
+        }
+        let Some(parts) = search(&self.manifests(), &name.parts())? else { return Ok(None) };
+        let stored = Name::from_parts(std::array::from_fn(|level| parts[level].as_str()))?;
+        Ok(self.stamp(&stored)?.map(|stamp| Entry { name: stored, stamp }))
+    }
+
+    fn spelling(&self, name: &Name) -> Result<Name> {
+        if let Some(entry) = self.find(name)? {
+            return Ok(entry.name);
+        }
+        let mut directory = self.manifests();
+        let mut parts = name.parts().map(str::to_owned);
+        for part in &mut parts {
+            if let Some(stored) = matching(&directory, part)?.into_iter().next() {
+                *part = stored;
+            }
+            directory.push(&part);
+        }
+        Name::from_parts(parts.each_ref().map(String::as_str))
+    }
+
+    fn read_manifest(&self, name: &Name) -> Result<Vec<u8>> {
+        let path = self.manifest_path(name);
+        let file = File::open(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::NotFound(name.shortest()),
+            _ => Error::io("open manifest", &path)(error),
+        })?;
+        read_bounded(file, &path, "manifest", MAX_MANIFEST)
+    }
+
+    fn write_manifest(&self, name: &Name, bytes: &[u8]) -> Result<()> {
+        let path = self.manifest_path(name);
+        let folder = path.parent().unwrap_or(&path).to_owned();
+        // A delete of the last neighbour may remove the folder between our making it and our writing into it.
+        // Three such deletes in a row would be a wonder.
+        let mut attempts = 3;
+        loop {
+            attempts -= 1;
+            durable::create_directories(&folder)?;
+            match durable::write(&path, bytes) {
+                Err(Error::Io { source, .. }) if attempts > 0 && source.kind() == io::ErrorKind::NotFound => {
+                }
+                Err(error) => {
+                    durable::remove_empty_directories(&folder, &self.manifests());
+                    return Err(error);
+                }
+                Ok(()) => return Ok(()),
             }
         }
+    }
+
+    fn remove_manifest(&self, name: &Name) -> Result<()> {
+        let path = self.manifest_path(name);
+        durable::remove(&path)?;
+        durable::sync_parent(&path)?;
+        durable::remove_empty_directories(path.parent().unwrap_or(&path), &self.manifests());
         Ok(())
+    }
+
+    fn size(&self, digest: &Digest) -> Result<Option<u64>> {
+        let path = self.local(digest);
+        match fs::metadata(&path) {
+            Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(Error::io("stat blob", &path)(error)),
+        }
+    }
+
+    fn touch(&self, digest: &Digest) -> Result<bool> {
+        Ok(touch(&self.local(digest)))
+    }
+
+    fn read_blob(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>> {
+        let path = self.local(digest);
+        match File::open(&path) {
+            Ok(file) => read_bounded(file, &path, "blob", limit).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("open blob", &path)(error)),
+        }
+    }
+
+    fn section(&self, digest: &Digest, _: u64, range: Range<u64>) -> Section {
+        section(self.local(digest), range)
+    }
+
+    fn header(&self, digest: &Digest) -> Result<Header, gguf::Error> {
+        Header::of(&self.local(digest))
+    }
+
+    fn publish(&self, _: &Digest, _: Sent<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn remove_blob(&self, digest: &Digest) -> Result<()> {
+        durable::remove(&self.local(digest)).map(drop)
+    }
+
+    fn sweep(&self, grace: Duration, is_used: &dyn Fn(&Digest) -> bool) -> Result<Pruned> {
+        let mut sweep = Sweep::new(grace);
+        sweep.blobs(&self.blobs, is_used)?;
+        sweep.manifests(&self.manifests(), 0)?;
+        Ok(sweep.pruned)
+    }
+
+    fn incoming(&self) -> &Path {
+        &self.blobs
+    }
+
+    fn place(&self, what: Place<'_>) -> PathBuf {
+        match what {
+            Place::Manifest(name) => self.manifest_path(name),
+            Place::Blob(digest) => self.local(digest),
+        }
     }
 }
 
-/// What looks like a digest in a damaged manifest: its blobs may yet be wanted.
-fn digests_in(bytes: &[u8]) -> Vec<Digest> {
-    let text = String::from_utf8_lossy(bytes);
-    let tail = |start: usize| text.get(start..start + "sha256:".len() + 64);
-    text.match_indices("sha256").filter_map(|(start, _)| Digest::parse(tail(start)?).ok()).collect()
+fn stamp(metadata: &Metadata) -> Stamp {
+    #[cfg(unix)]
+    let inode = std::os::unix::fs::MetadataExt::ino(metadata);
+    #[cfg(not(unix))]
+    let inode = 0;
+    let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+    Stamp { modified, version: format!("{}-{inode}", metadata.len()) }
+}
+
+/// Makes a file look new. `false` if it is not there.
+pub(crate) fn touch(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return false;
+    }
+    // A folder that we may only read still serves its blobs.
+    if let Err(error) = file.set_times(FileTimes::new().set_modified(SystemTime::now())) {
+        tracing::debug!(path = %path.display(), %error, "blob cannot be touched");
+    }
+    true
+}
+
+/// Exactly the bytes of a range, or an error at the end; the file is opened when it is first read.
+pub(crate) fn section(path: PathBuf, range: Range<u64>) -> Section {
+    let length = range.end.saturating_sub(range.start);
+    let opened = async move {
+        let mut file = tokio::fs::File::open(path).await?;
+        file.seek(io::SeekFrom::Start(range.start)).await?;
+        Ok(ReaderStream::with_capacity(file.take(length), CHUNK_BYTES))
+    };
+    let left = Arc::new(AtomicU64::new(length));
+    let counted = Arc::clone(&left);
+    let chunks = opened.try_flatten_stream().inspect_ok(move |chunk: &Bytes| {
+        counted.fetch_sub(chunk.len() as u64, Ordering::Relaxed);
+    });
+    let end = stream::once(async move { left.load(Ordering::Relaxed) });
+    let short = end.filter_map(async |left| match left {
+        0 => None,
+        left => Some(Err(io::Error::other(format!("a blob is {left} bytes shorter than before")))),
+    });
+    chunks.chain(short).boxed()
 }
 
 /// The names in a directory, sorted; one that is not there is empty.
@@ -322,7 +305,7 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-fn read_bounded(file: File, path: &Path, what: &'static str, limit: u64) -> Result<Vec<u8>> {
+pub(crate) fn read_bounded(file: File, path: &Path, what: &'static str, limit: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
     let got = bytes.len() as u64;
@@ -331,9 +314,4 @@ fn read_bounded(file: File, path: &Path, what: &'static str, limit: u64) -> Resu
         return Err(Error::Oversized { what, path: path.to_owned(), limit, got });
     }
     Ok(bytes)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A cache is as good after a panic as before it.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

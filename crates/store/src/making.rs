@@ -8,8 +8,9 @@ use std::sync::atomic::Ordering;
 use tempfile::NamedTempFile;
 
 use crate::digest::Hasher;
+use crate::home::unwatched;
 use crate::store::Inner;
-use crate::upload::{Open, touch};
+use crate::upload::Open;
 use crate::{Digest, Error, Result, durable};
 
 /// Where the bytes go. Blocking. Dropped before [`NewBlob::finish`], it leaves nothing behind.
@@ -25,7 +26,7 @@ impl NewBlob {
     pub(crate) fn start(inner: Arc<Inner>) -> Result<NewBlob> {
         inner.uploads.fetch_add(1, Ordering::SeqCst);
         let open = Open(inner);
-        let file = durable::temporary(&open.0.directory.blobs())?;
+        let file = durable::temporary(open.0.home.incoming())?;
         Ok(NewBlob { file: BufWriter::new(file), hasher: Hasher::default(), open })
     }
 
@@ -43,12 +44,13 @@ impl NewBlob {
     /// Makes the blob durable and names it.
     pub fn finish(self) -> Result<Digest> {
         let NewBlob { file, hasher, open } = self;
-        let target = open.0.directory.blobs();
-        let file = file.into_inner().map_err(|error| Error::io("write", &target)(error.into_error()))?;
+        let home = &open.0.home;
+        let file =
+            file.into_inner().map_err(|error| Error::io("write", home.incoming())(error.into_error()))?;
         let digest = hasher.finish();
-        let path = open.0.directory.blob_path(&digest);
-        if !touch(&path) {
-            durable::settle(file, &path)?;
+        if !home.touch(&digest)? {
+            durable::settle(file, &home.local(&digest))?;
+            home.publish(&digest, &mut unwatched)?;
         }
         Ok(digest)
     }

@@ -7,7 +7,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::capability;
-use crate::directory::{Directory, Entry};
+use crate::home::{Entry, Place};
+use crate::shelf::Shelf;
 use crate::weights::Weights;
 use crate::{Config, Digest, Error, Layer, LayerKind, Manifest, Name, Result};
 
@@ -93,10 +94,10 @@ impl Model {
 
     /// Reads a model, and says whether all of it could be read: one whose weights are not there (yet) or damaged
     /// is listed, but must not be cached.
-    pub(crate) fn load(directory: &Directory, entry: &Entry) -> Result<(Model, bool)> {
-        let reader = Reader { directory, name: &entry.name };
-        let bytes = directory.read_manifest(&entry.name)?;
-        let manifest = directory.parse_manifest(&entry.name, &bytes)?;
+    pub(crate) fn load(shelf: &Shelf, entry: &Entry) -> Result<(Model, bool)> {
+        let reader = Reader { shelf, name: &entry.name };
+        let bytes = shelf.home.read_manifest(&entry.name)?;
+        let manifest = shelf.parse_manifest(&entry.name, &bytes)?;
         let config: Config = reader.json(&manifest.config, "config")?;
         let (weights, weights_read) = reader.weights(&manifest, LayerKind::Model);
         let (projector, projector_read) = reader.weights(&manifest, LayerKind::Projector);
@@ -149,7 +150,7 @@ fn details(manifest: &Manifest, config: &Config, weights: Option<&Weights>) -> D
 
 /// Reads the blobs of one model.
 struct Reader<'a> {
-    directory: &'a Directory,
+    shelf: &'a Shelf,
     name: &'a Name,
 }
 
@@ -157,8 +158,8 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn json<T: DeserializeOwned>(&self, layer: &Layer, what: &'static str) -> Result<T> {
-        let bytes = self.directory.read_blob(self.name, layer, MAX_TEXT)?;
-        let path = || self.directory.blob_path(&layer.digest);
+        let bytes = self.shelf.read_blob(self.name, layer, MAX_TEXT)?;
+        let path = || self.shelf.home.place(Place::Blob(&layer.digest));
         serde_json::from_slice(&bytes).map_err(|source| Error::Json { what, path: path(), source })
     }
 
@@ -182,7 +183,7 @@ impl Reader<'_> {
 
     /// Licenses in the wild are not all UTF-8; nobody is helped by refusing the model for it.
     fn text(&self, layer: &Layer) -> Result<String> {
-        let bytes = self.directory.read_blob(self.name, layer, MAX_TEXT)?;
+        let bytes = self.shelf.read_blob(self.name, layer, MAX_TEXT)?;
         Ok(String::from_utf8(bytes)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
@@ -190,7 +191,7 @@ impl Reader<'_> {
     /// The facts of the first GGUF of a kind, and whether there is nothing left to be read.
     fn weights(&self, manifest: &Manifest, kind: LayerKind) -> (Option<std::sync::Arc<Weights>>, bool) {
         let Some(layer) = manifest.of_kind(kind).next() else { return (None, true) };
-        match self.directory.weights(&layer.digest) {
+        match self.shelf.weights(&layer.digest) {
             Ok(weights) => (Some(weights), true),
             Err(error) => {
                 tracing::warn!(name = %self.name, digest = %layer.digest, %error, "weights cannot be read");

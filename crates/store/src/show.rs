@@ -5,7 +5,7 @@ use gguf::{Array, Gguf};
 use serde_json::{Map, Number, Value, json};
 use template::Kind;
 
-use crate::directory::Directory;
+use crate::home::{Home, Place};
 use crate::modelfile::{Command, Modelfile};
 use crate::{Digest, Model, Result, golang};
 
@@ -15,21 +15,21 @@ const SHOWN_ELSEWHERE: [&str; 2] = ["general.name", "tokenizer.chat_template"];
 /// What a model without a template does: the prompt goes in as it is. Ollama shows it like this.
 const NO_TEMPLATE: &str = "{{ .Prompt }}";
 
-pub(crate) fn show(directory: &Directory, model: &Model, request: &ShowRequest) -> Result<ShowResponse> {
+pub(crate) fn show(home: &dyn Home, model: &Model, request: &ShowRequest) -> Result<ShowResponse> {
     let system = if request.system.is_empty() { model.system.clone() } else { Some(request.system.clone()) };
-    let file = model.weights.as_ref().and_then(|digest| open(directory, model, digest));
-    let projector = model.projector.as_ref().and_then(|digest| open(directory, model, digest));
+    let file = model.weights.as_ref().and_then(|digest| header(home, model, digest));
+    let projector = model.projector.as_ref().and_then(|digest| header(home, model, digest));
     Ok(ShowResponse {
         license: model.licenses.join("\n"),
-        modelfile: modelfile(directory, model, system.as_deref(), request.options.as_ref()),
+        modelfile: modelfile(home, model, system.as_deref(), request.options.as_ref()),
         parameters: parameters(&model.parameters),
         template: template(model),
         system: system.unwrap_or_default(),
         details: model.details.clone(),
         messages: model.messages.clone(),
-        model_info: file.as_ref().map(|file| model_info(file.header(), request.verbose)).unwrap_or_default(),
-        projector_info: projector.map(|file| metadata(file.header(), request.verbose)),
-        tensors: file.as_ref().map(|file| tensors(file.header())).unwrap_or_default(),
+        model_info: file.as_ref().map(|gguf| model_info(gguf, request.verbose)).unwrap_or_default(),
+        projector_info: projector.map(|gguf| metadata(&gguf, request.verbose)),
+        tensors: file.as_ref().map(tensors).unwrap_or_default(),
         capabilities: model.capabilities.clone(),
         modified_at: model.modified_at_text(),
         requires: model.config.requires.clone(),
@@ -46,10 +46,11 @@ fn template(model: &Model) -> String {
 }
 
 /// A model whose weights are damaged can still be looked at.
-fn open(directory: &Directory, model: &Model, digest: &Digest) -> Option<gguf::File> {
-    let file = gguf::File::open(&directory.blob_path(digest));
-    file.inspect_err(|error| tracing::warn!(name = %model.name, %digest, %error, "weights cannot be read"))
-        .ok()
+fn header(home: &dyn Home, model: &Model, digest: &Digest) -> Option<Gguf> {
+    let header = home.header(digest);
+    let warn =
+        |error: &gguf::Error| tracing::warn!(name = %model.name, %digest, %error, "weights cannot be read");
+    header.inspect_err(warn).ok().map(|header| header.gguf)
 }
 
 /// One line per value; the key's column is as wide as Ollama's.
@@ -70,12 +71,12 @@ fn each(value: &Value) -> Vec<&Value> {
 
 /// What would make this model again, with the request's system and options over the stored ones.
 fn modelfile(
-    directory: &Directory,
+    home: &dyn Home,
     model: &Model,
     system: Option<&str>,
     options: Option<&Map<String, Value>>,
 ) -> String {
-    let path = |digest: &Digest| directory.blob_path(digest).display().to_string();
+    let path = |digest: &Digest| home.place(Place::Blob(digest)).display().to_string();
     let mut commands = Vec::new();
     commands.extend(model.weights.iter().map(|digest| Command::From(path(digest))));
     commands.extend(model.adapters.iter().map(|digest| Command::Adapter(path(digest))));

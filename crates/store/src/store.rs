@@ -1,6 +1,5 @@
 //! The handle: async at the border, plain file I/O on blocking threads inside.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,11 +9,13 @@ use api::ollama::{Progress, ShowRequest, ShowResponse};
 use crate::bundle::{Bundle, Loaded};
 use crate::create::{self, Conversion, Made, Reporter};
 use crate::directory::Directory;
+use crate::home::{Header, Home};
 use crate::lock::Locks;
 use crate::making::NewBlob;
 use crate::pins::Board;
-use crate::upload::{Upload, touch};
-use crate::{CreateSpec, Digest, Error, Model, Name, Pruned, Result, durable, remove, show};
+use crate::shelf::Shelf;
+use crate::upload::Upload;
+use crate::{CreateSpec, Digest, Error, Model, Name, Pruned, Result, remove, show};
 
 /// What an operator sets.
 #[derive(Clone, Debug)]
@@ -34,7 +35,8 @@ pub struct Store {
 
 /// What the operations work on.
 pub(crate) struct Inner {
-    pub(crate) directory: Directory,
+    pub(crate) home: Arc<dyn Home>,
+    pub(crate) shelf: Shelf,
     pub(crate) prune: bool,
     pub(crate) pins: Board,
     pub(crate) uploads: AtomicUsize,
@@ -61,19 +63,16 @@ impl Store {
     /// Opens a models folder; makes it if it is not there. Blocking, for start-up.
     pub fn open(config: impl Into<StoreConfig>) -> Result<Store> {
         let StoreConfig { root, prune } = config.into();
-        let directory = Directory::open(root)?;
+        let home: Arc<dyn Home> = Arc::new(Directory::open(root)?);
         let inner = Inner {
-            directory,
+            shelf: Shelf::new(Arc::clone(&home)),
+            home,
             prune,
             pins: Board::default(),
             uploads: AtomicUsize::new(0),
             locks: Locks::default(),
         };
         Ok(Store { inner: Arc::new(inner) })
-    }
-
-    pub fn root(&self) -> &Path {
-        self.inner.directory.root()
     }
 
     /// All models, newest first. One that cannot be read is left out with a warning.
@@ -115,13 +114,21 @@ impl Store {
     /// Whether a blob is there. Who asks wants to use it, so it counts as young from now on: pruning must not take
     /// it between this answer and the create.
     pub async fn has_blob(&self, digest: &Digest) -> bool {
-        let path = self.blob_path(digest);
-        self.blocking(move |_| Ok(touch(&path))).await.unwrap_or(false)
+        let digest = digest.clone();
+        self.blocking(move |inner| inner.home.touch(&digest)).await.unwrap_or(false)
     }
 
-    /// Where a blob lies or would lie.
+    /// Where a blob lies or would lie on this machine.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.inner.directory.blob_path(digest)
+        self.inner.home.local(digest)
+    }
+
+    /// What a GGUF says of itself. Blocking.
+    ///
+    /// # Errors
+    /// [`gguf::Error::Io`] of the kind `NotFound` when it is not in the store.
+    pub fn header(&self, digest: &Digest) -> Result<Header, gguf::Error> {
+        self.inner.home.header(digest)
     }
 
     /// Starts to receive a blob.
@@ -186,7 +193,7 @@ impl Store {
     /// The answer to `POST /api/show`.
     pub async fn show(&self, name: &Name, request: &ShowRequest) -> Result<ShowResponse> {
         let (name, request) = (name.clone(), request.clone());
-        self.blocking(move |inner| show::show(&inner.directory, &*inner.get(&name)?, &request)).await
+        self.blocking(move |inner| show::show(&*inner.home, &*inner.get(&name)?, &request)).await
     }
 
     /// Removes what no manifest names and is older than an hour. For start-up; does nothing while an upload is
@@ -213,65 +220,43 @@ impl Store {
 
 impl Inner {
     fn list(&self) -> Result<Vec<Arc<Model>>> {
-        let entries = self.directory.entries()?;
+        let entries = self.home.entries()?;
         let mut models = Vec::with_capacity(entries.len());
         for entry in &entries {
-            match self.directory.model(entry) {
+            match self.shelf.model(entry) {
                 Ok(model) => models.push(model),
                 Err(Error::NotFound(_)) => {}
                 Err(error) => tracing::warn!(name = %entry.name, %error, "model cannot be read"),
             }
         }
-        self.directory.forget_all_but(&entries);
+        self.shelf.forget_all_but(&entries);
         models.sort_by_key(|model| std::cmp::Reverse(seconds(model)));
         Ok(models)
     }
 
     pub(crate) fn get(&self, name: &Name) -> Result<Arc<Model>> {
-        let entry = self.directory.find(name)?.ok_or_else(|| Error::NotFound(name.shortest()))?;
-        self.directory.model(&entry)
+        let entry = self.home.find(name)?.ok_or_else(|| Error::NotFound(name.shortest()))?;
+        self.shelf.model(&entry)
     }
 
     fn copy(&self, source: &Name, destination: &Name) -> Result<()> {
         let missing = || Error::SourceNotFound(source.shortest());
-        let entry = self.directory.find(source)?.ok_or_else(missing)?;
-        let destination = self.directory.spelling(destination)?;
+        let entry = self.home.find(source)?.ok_or_else(missing)?;
+        let destination = self.home.spelling(destination)?;
         if entry.name == destination {
             return Ok(());
         }
-        let bytes = self.directory.read_manifest(&entry.name)?;
-        let manifest = self.directory.parse_manifest(&entry.name, &bytes)?;
+        let bytes = self.home.read_manifest(&entry.name)?;
+        let manifest = self.shelf.parse_manifest(&entry.name, &bytes)?;
         let pins = self.pins.pin(manifest.blobs().map(|layer| layer.digest.clone()));
-        if self.directory.find(&entry.name)?.is_none() {
+        if self.home.find(&entry.name)?.is_none() {
             return Err(missing());
         }
         let old = remove::replaced(self, &destination);
-        self.write_manifest(&destination, &bytes)?;
+        self.home.write_manifest(&destination, &bytes)?;
         drop(pins);
         remove::orphans_of(self, old);
         Ok(())
-    }
-
-    /// Puts a manifest in its place, or leaves everything as it was.
-    pub(crate) fn write_manifest(&self, name: &Name, bytes: &[u8]) -> Result<()> {
-        let path = self.directory.manifest_path(name);
-        let folder = path.parent().unwrap_or(&path).to_owned();
-        // A delete of the last neighbour may remove the folder between our making it and our writing into it.
-        // Three such deletes in a row would be a wonder.
-        let mut attempts = 3;
-        loop {
-            attempts -= 1;
-            durable::create_directories(&folder)?;
-            match durable::write(&path, bytes) {
-                Err(Error::Io { source, .. }) if attempts > 0 && source.kind() == io::ErrorKind::NotFound => {
-                }
-                Err(error) => {
-                    durable::remove_empty_directories(&folder, &self.directory.manifests());
-                    return Err(error);
-                }
-                Ok(()) => return Ok(()),
-            }
-        }
     }
 }
 

@@ -1,16 +1,14 @@
 //! Receiving a blob: into a temporary file, hashed on the way, named only when the digest is right.
 
-use std::fs::{self, FileTimes};
 use std::io::Write;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use tempfile::NamedTempFile;
 
 use crate::digest::Hasher;
+use crate::home::unwatched;
 use crate::store::Inner;
 use crate::{Digest, Error, Result, durable};
 
@@ -43,7 +41,7 @@ impl Upload {
     pub(crate) fn start(inner: Arc<Inner>, expected: Digest) -> Result<Upload> {
         inner.uploads.fetch_add(1, Ordering::SeqCst);
         let open = Open(inner);
-        let file = durable::temporary(&open.0.directory.blobs())?;
+        let file = durable::temporary(open.0.home.incoming())?;
         let sink = Sink { file, hasher: Hasher::default(), open };
         Ok(Upload { expected, collected: Vec::new(), collected_bytes: 0, sink: Some(sink) })
     }
@@ -95,11 +93,12 @@ impl Sink {
         if actual != *expected {
             return Err(Error::Mismatch { expected: expected.to_string(), actual: actual.to_string() });
         }
-        let target = open.0.directory.blob_path(expected);
-        if touch(&target) {
+        let home = &open.0.home;
+        if home.touch(expected)? {
             return Ok(false);
         }
-        durable::settle(file, &target)?;
+        durable::settle(file, &home.local(expected))?;
+        home.publish(expected, &mut unwatched)?;
         Ok(true)
     }
 }
@@ -108,19 +107,6 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.0.uploads.fetch_sub(1, Ordering::SeqCst);
     }
-}
-
-/// Makes a blob look new, so that pruning spares it until a manifest names it. `false` if it is not there.
-pub(crate) fn touch(path: &Path) -> bool {
-    let Ok(file) = fs::File::open(path) else { return false };
-    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-        return false;
-    }
-    // A folder that we may only read still serves its blobs.
-    if let Err(error) = file.set_times(FileTimes::new().set_modified(SystemTime::now())) {
-        tracing::debug!(path = %path.display(), %error, "blob cannot be touched");
-    }
-    true
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

@@ -11,7 +11,7 @@ use tar::EntryType;
 use super::entry::Place;
 use super::write::BLOCK;
 use super::{Error, MAX_ENTRIES, MAX_MANIFESTS};
-use crate::directory::MAX_MANIFEST;
+use crate::home::MAX_MANIFEST;
 use crate::pins::Pins;
 use crate::store::Inner;
 use crate::transfer::{Bar, Tell};
@@ -58,9 +58,9 @@ impl Loaded {
 
     pub(crate) fn settle(&self, inner: &Inner, name: &Name) -> Result<()> {
         for (_, bytes) in self.models.iter().filter(|(known, _)| known == name) {
-            let name = inner.directory.spelling(name)?;
+            let name = inner.home.spelling(name)?;
             let old = remove::replaced(inner, &name);
-            inner.write_manifest(&name, bytes)?;
+            inner.home.write_manifest(&name, bytes)?;
             remove::orphans_of(inner, old);
         }
         Ok(())
@@ -273,13 +273,13 @@ async fn check(loaded: Loaded) -> Result<Loaded> {
                 .map_err(|error| Error::Manifest { name: named.clone(), reason: error.to_string() })?;
             for layer in manifest.blobs() {
                 let digest = layer.digest.to_string();
-                match std::fs::metadata(loaded.inner.directory.blob_path(&layer.digest)) {
-                    Ok(metadata) if metadata.len() == layer.size => {}
-                    Ok(metadata) => {
-                        let (expected, got) = (layer.size, metadata.len());
+                match loaded.inner.home.size(&layer.digest)? {
+                    Some(size) if size == layer.size => {}
+                    Some(got) => {
+                        let expected = layer.size;
                         return Err(Error::Size { name: named, digest, expected, got }.into());
                     }
-                    Err(_) => return Err(Error::Missing { name: named, digest }.into()),
+                    None => return Err(Error::Missing { name: named, digest }.into()),
                 }
             }
         }

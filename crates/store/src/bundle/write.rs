@@ -2,24 +2,19 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use futures::{StreamExt, TryFutureExt, TryStreamExt};
-use tokio::io::AsyncReadExt;
-use tokio_util::io::ReaderStream;
 
 use super::entry::Place;
+use crate::home::Section;
 use crate::pins::Pins;
 use crate::store::Inner;
 use crate::{Error, Name, Result};
 
 /// A tar is cut into these.
 pub(super) const BLOCK: u64 = 512;
-const CHUNK_BYTES: usize = 256 << 10;
 
 /// A file to be, and how long it will be.
 pub struct Bundle {
@@ -37,7 +32,7 @@ struct Entry {
 
 enum Content {
     Bytes(Vec<u8>),
-    File(PathBuf),
+    Blob(Section),
 }
 
 impl Bundle {
@@ -46,10 +41,10 @@ impl Bundle {
         let (mut entries, mut digests, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
         let mut manifests = Vec::new();
         for name in names {
-            let entry = inner.directory.find(name)?.ok_or_else(|| Error::NotFound(name.shortest()))?;
+            let entry = inner.home.find(name)?.ok_or_else(|| Error::NotFound(name.shortest()))?;
             if seen.insert(Place::Manifest(entry.name.clone())) {
-                let bytes = inner.directory.read_manifest(&entry.name)?;
-                manifests.push((inner.directory.parse_manifest(&entry.name, &bytes)?, entry.name, bytes));
+                let bytes = inner.home.read_manifest(&entry.name)?;
+                manifests.push((inner.shelf.parse_manifest(&entry.name, &bytes)?, entry.name, bytes));
             }
         }
         let pins = inner.pins.pin(
@@ -61,16 +56,12 @@ impl Bundle {
                 if !seen.insert(place.clone()) {
                     continue;
                 }
-                let path = inner.directory.blob_path(&layer.digest);
-                let size = match std::fs::metadata(&path) {
-                    Ok(metadata) => metadata.len(),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                        let (name, digest) = (name.shortest(), layer.digest.to_string());
-                        return Err(Error::Incomplete { name, digest });
-                    }
-                    Err(error) => return Err(Error::io("stat blob", &path)(error)),
+                let Some(size) = inner.home.size(&layer.digest)? else {
+                    let (name, digest) = (name.shortest(), layer.digest.to_string());
+                    return Err(Error::Incomplete { name, digest });
                 };
-                digests.push(Entry { header: header(&place, size)?, content: Content::File(path), size });
+                let content = Content::Blob(inner.home.section(&layer.digest, size, 0..size));
+                digests.push(Entry { header: header(&place, size)?, content, size });
             }
             let size = bytes.len() as u64;
             let header = header(&Place::Manifest(name), size)?;
@@ -103,31 +94,11 @@ impl Entry {
         let padding = zeros(size.next_multiple_of(BLOCK) - size);
         let content = match content {
             Content::Bytes(bytes) => stream::once(async { Ok(Bytes::from(bytes)) }).boxed(),
-            Content::File(path) => file(path, size),
+            Content::Blob(section) => section,
         };
         let header = stream::once(async { Ok(Bytes::from(header)) });
         header.chain(content).chain(stream::once(async { Ok(padding) })).boxed()
     }
-}
-
-/// Exactly `size` bytes, or an error that cuts the answer.
-fn file(path: PathBuf, size: u64) -> BoxStream<'static, io::Result<Bytes>> {
-    let opened = async move {
-        let file = tokio::fs::File::open(path).await?;
-        Ok(ReaderStream::with_capacity(file.take(size), CHUNK_BYTES))
-    };
-    let left = Arc::new(AtomicU64::new(size));
-    let counted = Arc::clone(&left);
-    let chunks = opened.try_flatten_stream().inspect_ok(move |chunk: &Bytes| {
-        counted.fetch_sub(chunk.len() as u64, Ordering::Relaxed);
-    });
-    let end = stream::once(async move {
-        match left.load(Ordering::Relaxed) {
-            0 => Ok(Bytes::new()),
-            left => Err(io::Error::other(format!("a blob is {left} bytes shorter than before"))),
-        }
-    });
-    chunks.chain(end).boxed()
 }
 
 /// The header, with what comes before it when the path is long.

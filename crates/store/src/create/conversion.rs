@@ -128,7 +128,7 @@ fn checkpoint(inner: &Inner, files: Files, quantization: Option<Quantization>) -
         return Err(Error::Unsupported("importing an adapter from safetensors".to_owned()));
     }
     for (name, digest) in &files {
-        if !inner.directory.blob_path(digest).is_file() {
+        if inner.home.size(digest)?.is_none() {
             return Err(Error::BlobNotFound { file: name.clone(), digest: digest.to_string() });
         }
     }
@@ -138,9 +138,8 @@ fn checkpoint(inner: &Inner, files: Files, quantization: Option<Quantization>) -
 
 /// Whether the weights are of another type. Those that lost precision before are refused.
 fn differs(inner: &Inner, weights: &Digest, quantization: Quantization) -> Result<bool> {
-    let file = gguf::File::open(&inner.directory.blob_path(weights))
-        .map_err(|source| Error::Gguf { file: weights.to_string(), source })?;
-    let header = file.header();
+    let header =
+        inner.home.header(weights).map_err(|source| Error::Gguf { file: weights.to_string(), source })?.gguf;
     if header.metadata.get("general.file_type").and_then(gguf::Value::as_u64)
         == Some(quantization.file_type().into())
     {

@@ -170,8 +170,8 @@ impl Draft {
     fn give_template(&mut self, inner: &Inner, reporter: &Reporter) -> Result<()> {
         let is_model = |piece: &&Piece| piece.layer.kind() == LayerKind::Model;
         let Some(model) = self.pieces.iter().find(is_model) else { return Ok(()) };
-        let file = gguf::File::open(&inner.directory.blob_path(&model.layer.digest)).ok();
-        let Some(known) = file.and_then(|file| shape::recognise(file.header())) else { return Ok(()) };
+        let header = inner.home.header(&model.layer.digest).ok();
+        let Some(known) = header.and_then(|header| shape::recognise(&header.gguf)) else { return Ok(()) };
         reporter.status(format!("using autodetected template {}", known.name))?;
         self.replace(LayerKind::Template, known.template.as_bytes().to_vec())?;
         let stops = Value::from(known.stops.to_vec());

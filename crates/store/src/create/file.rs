@@ -1,13 +1,13 @@
 //! The files of a create request: what they are, and whether we can serve them.
 
-use std::fs::File;
-use std::io::Read;
+use std::io;
 use std::path::Path;
 
 use api::ollama::Progress;
 use serde_json::{Map, Value};
 
 use super::Reporter;
+use crate::home::Header;
 use crate::store::Inner;
 use crate::weights::Role;
 use crate::{Digest, Error, Layer, LayerKind, Result, remove};
@@ -85,14 +85,11 @@ impl Inspector<'_> {
 
     /// Refuses what we cannot serve, and removes its blob if nothing else uses it: no retry could succeed with it.
     pub(super) fn inspect(&self, name: &str, digest: &Digest) -> Result<Inspected> {
-        let path = self.inner.directory.blob_path(digest);
-        self.recognise(name, digest, &path)?;
-        let file = gguf::File::open(&path).map_err(|error| match error {
-            gguf::Error::Magic { .. } => Error::NotGguf,
-            gguf::Error::Io { action, path, source } => Error::Io { action, path, source },
-            source => Error::Gguf { file: name.to_owned(), source },
-        });
-        file.and_then(|file| self.describe(name, digest, &file)).inspect_err(|error| {
+        let described = match self.inner.home.header(digest) {
+            Ok(header) => self.describe(name, digest, &header),
+            Err(error) => Err(refuse(name, digest, error)),
+        };
+        described.inspect_err(|error| {
             if is_final(error) {
                 remove::remove_orphans(self.inner, [digest]);
             }
@@ -114,31 +111,8 @@ impl Inspector<'_> {
         Ok(inspected)
     }
 
-    /// Says what is wrong with a file that is no GGUF by its name or its first bytes.
-    fn recognise(&self, name: &str, digest: &Digest, path: &Path) -> Result<()> {
-        let mut magic = [0; 4];
-        let mut file = File::open(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::BlobNotFound { file: name.to_owned(), digest: digest.to_string() }
-            }
-            _ => Error::io("open blob", path)(error),
-        })?;
-        let is_gguf = file.read_exact(&mut magic).is_ok() && matches!(&magic, b"GGUF" | b"FUGG");
-        let extension =
-            Path::new(name).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        match extension.to_ascii_lowercase().as_str() {
-            "bin" | "pth" | "pt" if !is_gguf => Err(Error::Pickle(name.to_owned())),
-            "gguf" if !is_gguf => {
-                remove::remove_orphans(self.inner, [digest]);
-                Err(Error::NotGguf)
-            }
-            _ if !is_gguf => Err(Error::UnknownType),
-            _ => Ok(()),
-        }
-    }
-
-    fn describe(&self, name: &str, digest: &Digest, file: &gguf::File) -> Result<Inspected> {
-        let header = file.header();
+    fn describe(&self, name: &str, digest: &Digest, header: &Header) -> Result<Inspected> {
+        let (header, bytes) = (&header.gguf, header.bytes);
         let wrong = |source| Error::Gguf { file: name.to_owned(), source };
         let architecture = header.architecture().map_err(wrong)?.to_owned();
         if !(self.supported)(&architecture) {
@@ -149,7 +123,7 @@ impl Inspector<'_> {
             Role::Adapter => LayerKind::Adapter,
             Role::Projector => LayerKind::Projector,
         };
-        let mut layer = Layer::new(kind, digest.clone(), file.len());
+        let mut layer = Layer::new(kind, digest.clone(), bytes);
         layer.from = name.to_owned();
         Ok(Inspected {
             layer,
@@ -157,6 +131,21 @@ impl Inspector<'_> {
             parameter_size: gguf::human_count(header.parameter_count()),
             file_type: header.file_type(),
         })
+    }
+}
+
+/// Says what is wrong with a file that is no GGUF, by its name or its first bytes.
+fn refuse(name: &str, digest: &Digest, error: gguf::Error) -> Error {
+    let extension = Path::new(name).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    match (error, extension.to_ascii_lowercase().as_str()) {
+        (gguf::Error::Io { source, .. }, _) if source.kind() == io::ErrorKind::NotFound => {
+            Error::BlobNotFound { file: name.to_owned(), digest: digest.to_string() }
+        }
+        (gguf::Error::Io { action, path, source }, _) => Error::Io { action, path, source },
+        (gguf::Error::Magic { .. }, "bin" | "pth" | "pt") => Error::Pickle(name.to_owned()),
+        (gguf::Error::Magic { .. }, "gguf") => Error::NotGguf,
+        (gguf::Error::Magic { .. }, _) => Error::UnknownType,
+        (source, _) => Error::Gguf { file: name.to_owned(), source },
     }
 }
 

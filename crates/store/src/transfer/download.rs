@@ -15,8 +15,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::parts::{Files, Part, plan};
 use super::session::{Session, broken, stalled};
 use super::{Error, Tuning};
+use crate::directory::touch;
 use crate::store::Inner;
-use crate::upload::touch;
 use crate::{Digest, Result, durable};
 
 /// A part writes this much at once: the memory of a download is this for each stream.
@@ -71,7 +71,7 @@ impl Download {
     /// # Errors
     /// After a digest that is wrong nothing is left; after anything else what can be resumed.
     pub(super) async fn run(self) -> Result<()> {
-        let files = Files::new(self.inner.directory.blobs(), &self.digest);
+        let files = Files::new(self.inner.home.incoming().to_owned(), &self.digest);
         let Some(claim) = self.claim(&files).await? else { return Ok(()) };
         let (prepared, total) = (files.clone(), self.total);
         let (kept, _claim) =
@@ -102,7 +102,7 @@ impl Download {
         let mut tick = tokio::time::interval(self.tuning().tick);
         loop {
             tick.tick().await;
-            let (blob, files) = (self.inner.directory.blob_path(&self.digest), files.clone());
+            let (blob, files) = (self.inner.home.local(&self.digest), files.clone());
             let claimed = blocking(move || {
                 if touch(&blob) {
                     return Ok(Claim::Brought);
@@ -249,7 +249,7 @@ impl Download {
                 return Err(Error::Mismatch { want: want.to_string(), got: got.to_string() }.into());
             }
             file.sync_all().map_err(crate::Error::io("sync", &partial))?;
-            let target = inner.directory.blob_path(&want);
+            let target = inner.home.local(&want);
             std::fs::rename(&partial, &target).map_err(crate::Error::io("rename to", &target))?;
             durable::sync_parent(&target)?;
             files.forget()
@@ -364,7 +364,7 @@ impl Read for Stoppable<'_> {
 }
 
 #[derive(Default)]
-struct StopOnDrop(Arc<AtomicBool>);
+pub(super) struct StopOnDrop(pub(super) Arc<AtomicBool>);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {

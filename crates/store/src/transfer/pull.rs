@@ -2,19 +2,19 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use reqwest::Method;
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
 use tokio::time::{interval, timeout};
 
-use super::download::{Download, blocking};
+use super::download::{Download, StopOnDrop, blocking};
 use super::origin::Origin;
 use super::session::{self, Session, stalled};
 use super::tell::{Bar, Tell};
 use super::{Error, Shared, Wish};
-use crate::directory::MAX_MANIFEST;
+use crate::home::MAX_MANIFEST;
 use crate::pins::Pins;
-use crate::upload::touch;
 use crate::{Layer, Manifest, Name, Result, remove};
 
 pub(super) const MANIFEST_TYPE: HeaderValue =
@@ -57,16 +57,16 @@ pub(super) async fn settle(shared: &Arc<Shared>, pulled: Pulled, tell: &Tell) ->
     tell.status("writing manifest").await?;
     let inner = Arc::clone(&shared.store);
     let (inner, old) = blocking(move || {
-        let name = inner.directory.spelling(&pulled.name)?;
+        let name = inner.home.spelling(&pulled.name)?;
         // Another process may have removed what only it knows to be unused.
         for layer in pulled.manifest.blobs() {
-            if !touch(&inner.directory.blob_path(&layer.digest)) {
+            if !inner.home.touch(&layer.digest)? {
                 let digest = layer.digest.to_string();
                 return Err(crate::Error::Incomplete { name: name.shortest(), digest });
             }
         }
         let old = remove::replaced(&inner, &name);
-        inner.write_manifest(&name, &pulled.bytes)?;
+        inner.home.write_manifest(&name, &pulled.bytes)?;
         let kept: HashSet<_> = pulled.manifest.blobs().map(|layer| layer.digest.clone()).collect();
         let old = old.filter(|old| old.blobs().any(|layer| !kept.contains(&layer.digest)));
         Ok((inner, old))
@@ -137,23 +137,48 @@ async fn blob(shared: &Arc<Shared>, session: &Arc<Session>, layer: &Layer, tell:
                 _ = tick.tick() => tell.tick(bar.at(subscription.progress.completed()))?,
             }
         }
+        publish(shared, layer, tell).await?;
         // Another manifest may have promised another length for it.
         is_here(shared, layer).await?;
     }
     tell.say(bar.at(layer.size)).await
 }
 
+/// Makes a blob last that has come in: where that takes a while, it is told.
+async fn publish(shared: &Arc<Shared>, layer: &Layer, tell: &Tell) -> Result<()> {
+    let bar = Bar::new("storing", &layer.digest, layer.size);
+    let (inner, digest) = (Arc::clone(&shared.store), layer.digest.clone());
+    let (progress, canceled) = (Arc::new(AtomicU64::new(0)), StopOnDrop::default());
+    let (sent, stop) = (Arc::clone(&progress), Arc::clone(&canceled.0));
+    let mut publishing = std::pin::pin!(blocking(move || {
+        inner.home.publish(&digest, &mut |bytes| {
+            sent.store(bytes, Ordering::Relaxed);
+            if stop.load(Ordering::Relaxed) { Err(crate::Error::Canceled) } else { Ok(()) }
+        })
+    }));
+    let mut tick = interval(shared.config.tuning.tick);
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut publishing => return ended,
+            _ = tick.tick() => match progress.load(Ordering::Relaxed) {
+                0 => {}
+                bytes => tell.tick(bar.at(bytes))?,
+            },
+        }
+    }
+}
+
 /// Whether a blob is in the store, in the length that the manifest says.
 async fn is_here(shared: &Arc<Shared>, layer: &Layer) -> Result<bool> {
-    let path = shared.store.directory.blob_path(&layer.digest);
-    let is_there = blocking(move || {
-        Ok(touch(&path).then(|| std::fs::metadata(&path).map(|metadata| metadata.len()).ok()).flatten())
+    let (inner, digest) = (Arc::clone(&shared.store), layer.digest.clone());
+    let there = blocking(move || match inner.home.touch(&digest)? {
+        true => inner.home.size(&digest),
+        false => Ok(None),
     });
-    match is_there.await? {
+    match there.await? {
         None => Ok(false),
         Some(length) if length == layer.size => Ok(true),
-        Some(length) => {
-            Err(Error::Size { digest: layer.digest.to_string(), expected: layer.size, got: length }.into())
-        }
+        Some(got) => Err(Error::Size { digest: layer.digest.to_string(), expected: layer.size, got }.into()),
     }
 }

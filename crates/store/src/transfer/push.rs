@@ -55,9 +55,9 @@ pub(super) async fn push(shared: &Arc<Shared>, wish: &Wish, tell: &Tell) -> Resu
 async fn stored(shared: &Arc<Shared>, wish: &Wish) -> Result<Stored> {
     let (inner, name) = (Arc::clone(&shared.store), wish.name.clone());
     blocking(move || {
-        let entry = inner.directory.find(&name)?.ok_or_else(|| Error::NotFound(name.shortest()))?;
-        let bytes = inner.directory.read_manifest(&entry.name)?;
-        let manifest = inner.directory.parse_manifest(&entry.name, &bytes)?;
+        let entry = inner.home.find(&name)?.ok_or_else(|| Error::NotFound(name.shortest()))?;
+        let bytes = inner.home.read_manifest(&entry.name)?;
+        let manifest = inner.shelf.parse_manifest(&entry.name, &bytes)?;
         let pins = inner.pins.pin(manifest.blobs().map(|layer| layer.digest.clone()));
         Ok(Stored { name: entry.name, bytes, manifest, _pins: pins })
     })
@@ -66,14 +66,16 @@ async fn stored(shared: &Arc<Shared>, wish: &Wish) -> Result<Stored> {
 
 async fn blob(shared: &Arc<Shared>, session: &Session, layer: &Layer, tell: &Tell) -> Result<()> {
     let bar = Bar::new("pushing", &layer.digest, layer.size);
-    let path = shared.store.directory.blob_path(&layer.digest);
-    let length = tokio::fs::metadata(&path).await.map_err(Error::io("stat blob", &path))?.len();
-    if length != layer.size {
-        let (digest, expected) = (layer.digest.to_string(), layer.size);
-        return Err(super::Error::Size { digest, expected, got: length }.into());
+    let (inner, digest) = (Arc::clone(&shared.store), layer.digest.clone());
+    match blocking(move || inner.home.size(&digest)).await? {
+        Some(length) if length == layer.size => {}
+        found => {
+            let (digest, expected, got) = (layer.digest.to_string(), layer.size, found.unwrap_or(0));
+            return Err(super::Error::Size { digest, expected, got }.into());
+        }
     }
     let sent = Arc::new(AtomicU64::new(0));
-    let upload = Upload { session, layer, path, sent: Arc::clone(&sent) };
+    let upload = Upload { session, layer, home: Arc::clone(&shared.store.home), sent: Arc::clone(&sent) };
     if !upload.is_there().await? {
         let mut sending = std::pin::pin!(upload.run());
         let mut tick = interval(session.config.tuning.tick);

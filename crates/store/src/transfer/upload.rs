@@ -2,26 +2,21 @@
 //! registry says that it stopped.
 
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use futures::stream::FuturesUnordered;
-use futures::{Stream, StreamExt, TryFutureExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt};
 use md5::{Digest as _, Md5};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
 use reqwest::{Body, Method, RequestBuilder, Response, StatusCode, Url};
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::time::timeout;
-use tokio_util::io::ReaderStream;
 
 use super::session::{Session, location, stalled};
 use super::{Error, Tuning};
+use crate::home::Home;
 use crate::{Layer, Name};
 
-/// Large enough that the system calls do not matter, small enough that the bar moves.
-const CHUNK_BYTES: usize = 256 << 10;
 /// Ollama's registry calls the next address so, because `Location` is where the bytes go.
 const NEXT: [&str; 2] = ["docker-upload-location", "location"];
 
@@ -29,7 +24,7 @@ const NEXT: [&str; 2] = ["docker-upload-location", "location"];
 pub(super) struct Upload<'a> {
     pub(super) session: &'a Session,
     pub(super) layer: &'a Layer,
-    pub(super) path: PathBuf,
+    pub(super) home: Arc<dyn Home>,
     /// Bytes that the registry has or is being sent.
     pub(super) sent: Arc<AtomicU64>,
 }
@@ -165,7 +160,8 @@ impl Upload<'_> {
             let mut tap = tap.lock().unwrap_or_else(PoisonError::into_inner);
             tap.take_back();
             *tap = Arc::clone(&fresh);
-            let body = Body::wrap_stream(section(self.path.clone(), range.clone(), fresh));
+            let section = self.home.section(&self.layer.digest, self.layer.size, range.clone());
+            let body = Body::wrap_stream(section.inspect_ok(move |chunk| fresh.add(chunk)));
             let request = request.header(CONTENT_TYPE, "application/octet-stream");
             build(request.header(CONTENT_LENGTH, length).body(body))
         };
@@ -271,18 +267,4 @@ impl Tap {
     fn sum(&self) -> Sum {
         self.sum.lock().unwrap_or_else(PoisonError::into_inner).clone().finalize().into()
     }
-}
-
-/// A range of a file, opened when it is first read.
-fn section(
-    path: PathBuf,
-    range: Range<u64>,
-    tap: Arc<Tap>,
-) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
-    let opened = async move {
-        let mut file = tokio::fs::File::open(path).await?;
-        file.seek(std::io::SeekFrom::Start(range.start)).await?;
-        Ok(ReaderStream::with_capacity(file.take(range.end - range.start), CHUNK_BYTES))
-    };
-    opened.try_flatten_stream().inspect_ok(move |chunk| tap.add(chunk))
 }

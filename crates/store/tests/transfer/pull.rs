@@ -26,7 +26,7 @@ async fn a_model_comes_in_parts_and_its_manifest_byte_for_byte() {
     assert_eq!((last.digest.as_str(), last.total, last.completed), (&*digest.to_string(), 20_500, 20_500));
 
     assert_eq!(rig.bytes(&digest), weights);
-    let stored = rig.store.root().join(format!("manifests/{}/library/m/latest", server.address()));
+    let stored = rig.root().join(format!("manifests/{}/library/m/latest", server.address()));
     assert_eq!(fs::read(stored).unwrap(), manifest);
     assert_eq!(rig.get(&server, "m").await.system.as_deref(), Some("Be brief."));
     assert_eq!(rig.files().len(), 4, "{:?}", rig.files());
@@ -111,7 +111,7 @@ async fn what_ollama_left_of_a_download_is_gone_on_with() {
     let (server, rig) = (Server::honest().await, Rig::new());
     let weights = noise(1, 3000);
     let (digest, _) = publish(&server, &weights);
-    let partial = rig.store.root().join(format!("blobs/{}-partial", digest.file_name()));
+    let partial = rig.root().join(format!("blobs/{}-partial", digest.file_name()));
     let mut bytes = vec![0; 3000];
     bytes[..2000].copy_from_slice(&weights[..2000]);
     fs::write(&partial, bytes).unwrap();
@@ -198,7 +198,7 @@ async fn who_leaves_stops_the_download_unless_another_waits_for_it() {
     assert!(first.await.unwrap_err().is_cancelled());
     // The other one still hears of it.
     told_second.recv().await.unwrap();
-    let partial = rig.store.root().join(format!("blobs/{}-partial", digest.file_name()));
+    let partial = rig.root().join(format!("blobs/{}-partial", digest.file_name()));
     let is_held = || fs::File::open(&partial).unwrap().try_lock().is_err();
     assert!(is_held(), "the download goes on");
     second.abort();

@@ -20,7 +20,7 @@ async fn stocked(registry: &Server, weights: &[u8]) -> (Rig, String) {
 
 fn manifest(rig: &Rig) -> Vec<u8> {
     let path = rig.files().into_iter().find(|path| path.starts_with("manifests/")).unwrap();
-    std::fs::read(rig.store.root().join(path)).unwrap()
+    std::fs::read(rig.root().join(path)).unwrap()
 }
 
 /// A registry that takes everything, in sessions named by the digest's place in line.

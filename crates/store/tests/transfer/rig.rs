@@ -51,6 +51,11 @@ impl Rig {
         Rig { folder, store, transfer }
     }
 
+    /// The models folder.
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().join("models")
+    }
+
     pub fn key(&self) -> PathBuf {
         self.folder.path().join("id_ed25519")
     }
@@ -102,14 +107,14 @@ impl Rig {
     /// Every file of the models folder.
     pub fn files(&self) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
-        let mut folders = vec![self.store.root().to_owned()];
+        let mut folders = vec![self.root()];
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
                 let path = entry.path();
                 if path.is_dir() {
                     folders.push(path);
                 } else {
-                    let relative = path.strip_prefix(self.store.root()).unwrap();
+                    let relative = path.strip_prefix(self.root()).unwrap();
                     found.insert(relative.to_str().unwrap().to_owned());
                 }
             }
