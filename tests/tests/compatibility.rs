@@ -18,7 +18,7 @@ use tests::{
 
 /// How many rows of each chapter may say "not yet". These numbers only ever become smaller; take yours down when you
 /// set a row.
-const NOT_YET: [(&str, usize); 1] = [("Command line", 1)];
+const NOT_YET: [(&str, usize); 0] = [];
 
 /// Fails with all that is wrong at once: one line each, so that a page is mended in one go.
 fn fail_with(wrong: &[String]) {

@@ -189,6 +189,9 @@ pub struct CreateArgs {
     /// Quantize the model to this type (e.g. q4_K_M)
     #[arg(short, long, value_name = "TYPE")]
     pub quantize: Option<String>,
+    /// Quantize the DRAFT model to this type
+    #[arg(long, value_name = "TYPE")]
+    pub draft_quantize: Option<String>,
 }
 
 #[derive(Debug, Args)]

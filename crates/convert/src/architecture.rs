@@ -188,5 +188,6 @@ fn plan(name: &str, gguf: String, row: &Row, stored: &Stored, sizes: &Sizes) -> 
         How::Interleaved => Change::Interleave { head_rows: sizes.head },
     };
     let shape = stored.shape.iter().rev().copied().collect();
-    Ok(Planned { name: gguf, shape, kind: stored.kind, data: Data::Stored(stored.span.clone()), change })
+    let data = Data::Stored(stored.span.clone());
+    Ok(Planned { name: gguf, shape, kind: stored.kind, data, is_transposed: false, change })
 }

@@ -80,12 +80,12 @@ impl<'a> Checkpoint<'a> {
     }
 }
 
-fn find<'a>(files: &'a [Input], name: &str) -> Option<&'a Input> {
+pub(crate) fn find<'a>(files: &'a [Input], name: &str) -> Option<&'a Input> {
     files.iter().find(|input| input.name == name)
 }
 
 /// Only what lies at the top: folders below have other models, such as those that sentence-transformers adds.
-fn is_weights(name: &str) -> bool {
+pub(crate) fn is_weights(name: &str) -> bool {
     name.ends_with(".safetensors") && !name.contains('/')
 }
 

@@ -8,7 +8,7 @@ use engine::quantize::{Mix, Outline, is_plain};
 use gguf::{Quantization, TensorType, Value};
 
 use crate::plan::{Plan, Planned};
-use crate::{Error, checkpoint, shards, write};
+use crate::{Error, adapter, checkpoint, shards, write};
 
 /// What version 2 of ggml's block layouts is called in a file.
 const QUANTIZATION_VERSION: u32 = 2;
@@ -23,9 +23,11 @@ pub struct Input {
 /// What to make of what.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// A checkpoint with all that belongs to it, or a GGUF, or all parts of one.
+    /// A checkpoint or an adapter with all that belongs to it, or a GGUF, or all parts of one.
     pub files: Vec<Input>,
-    /// `None` = half precision for a checkpoint, and a GGUF as it is.
+    /// The GGUF of the model that an adapter changes; `None` = the files are no adapter.
+    pub base: Option<Input>,
+    /// `None` = half precision for a checkpoint, and a GGUF as it is. An adapter is never quantized.
     pub quantization: Option<Quantization>,
     pub threads: usize,
 }
@@ -46,9 +48,19 @@ pub fn convert(
     tell: &mut dyn FnMut(Step) -> ControlFlow<()>,
 ) -> Result<(), Error> {
     let is_checkpoint = job.files.iter().any(|input| input.name.ends_with(".safetensors"));
-    let begun = if is_checkpoint { "converting model" } else { "parsing GGUF" };
+    let begun = match job.base {
+        Some(_) => "converting adapter",
+        None if is_checkpoint => "converting model",
+        None => "parsing GGUF",
+    };
     if tell(Step { status: begun.to_owned(), total: 0, completed: 0 }).is_break() {
         return Err(Error::Canceled);
+    }
+    if let Some(base) = &job.base {
+        let plan = adapter::read(&job.files, base)?;
+        // Narrow, and the smallest of its numbers matter: it keeps all of them.
+        let types = vec![TensorType::F32; plan.tensors.len()];
+        return put(&plan, &types, (job, begun), out, tell);
     }
     let mut plan = if is_checkpoint { checkpoint::read(&job.files)? } else { shards::read(&job.files)? };
     let from = main_type(&plan);
@@ -62,9 +74,20 @@ pub fn convert(
         None if is_checkpoint => "converting model".to_owned(),
         None => "validating GGUF model".to_owned(),
     };
+    put(&plan, &types, (job, &status), out, tell)
+}
+
+/// Writes the plan, and tells of it under `status`.
+fn put(
+    plan: &Plan,
+    types: &[TensorType],
+    (job, status): (&Job, &str),
+    out: &mut dyn Write,
+    tell: &mut dyn FnMut(Step) -> ControlFlow<()>,
+) -> Result<(), Error> {
     let total = plan.tensors.iter().map(source_bytes).sum();
-    write::write(&plan, &types, job.threads, out, &mut |completed| {
-        tell(Step { status: status.clone(), total, completed })
+    write::write(plan, types, job.threads, out, &mut |completed| {
+        tell(Step { status: status.to_owned(), total, completed })
     })
 }
 

@@ -1,5 +1,5 @@
 //! Models out of other models: checkpoints as their trainers publish them, and GGUF files, to one GGUF of a chosen
-//! quantization.
+//! quantization; and adapters to one GGUF.
 //!
 //! It reads files and writes one stream of bytes; it knows neither store nor network. Tensors pass through in pieces, so
 //! that what it needs of memory is told by the largest row, not by the model. Everything that it reads was written by
@@ -7,10 +7,11 @@
 //!
 //! ```text
 //! checkpoint -> architecture, tokenizer ─┐
-//!                                        ├─> plan -> write
+//! adapter, base -> adapter ──────────────┼─> plan -> write
 //! gguf files -> shards ──────────────────┘
 //! ```
 
+mod adapter;
 mod architecture;
 mod checkpoint;
 mod error;

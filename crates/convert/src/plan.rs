@@ -20,6 +20,8 @@ pub(crate) struct Planned {
     /// As it is stored.
     pub kind: TensorType,
     pub data: Data,
+    /// Stored with rows and columns the other way round.
+    pub is_transposed: bool,
     pub change: Change,
 }
 

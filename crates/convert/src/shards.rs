@@ -46,6 +46,7 @@ pub(crate) fn read(files: &[Input]) -> Result<Plan, Error> {
                 shape: tensor.shape.clone(),
                 kind: tensor.kind,
                 data: Data::Stored(span.ok_or_else(missing)?),
+                is_transposed: false,
                 change: Change::Nothing,
             });
         }

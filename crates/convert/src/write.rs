@@ -78,6 +78,10 @@ struct Piece {
 
 /// As many rows at once as make [`PIECE`] numbers; rows that change places stay together.
 fn pieces(tensor: &Planned) -> Vec<Piece> {
+    if tensor.is_transposed {
+        // A row of it lies all over the file. Only adapters have such, and theirs are narrow.
+        return vec![Piece { first: 0, rows: tensor.rows() }];
+    }
     let group = match tensor.change {
         Change::Interleave { head_rows } => head_rows,
         Change::Nothing | Change::AddOne => 1,
@@ -129,6 +133,9 @@ impl Piece {
                 values.extend_from_slice(&all[self.first as usize * Piece::cols(tensor) as usize..][..count])
             }
         }
+        if tensor.is_transposed {
+            values = transpose(&values, self.rows as usize);
+        }
         match tensor.change {
             Change::Nothing => {}
             Change::AddOne => values.iter_mut().for_each(|value| *value += 1.0),
@@ -152,6 +159,11 @@ impl Piece {
     }
 }
 
+/// Columns of so many numbers, as rows.
+fn transpose(values: &[f32], rows: usize) -> Vec<f32> {
+    (0..rows).flat_map(|row| values.iter().skip(row).step_by(rows).copied()).collect()
+}
+
 /// Whole heads, of which the rows of both halves take turns.
 fn interleave(values: &[f32], head_rows: usize, cols: usize) -> Vec<f32> {
     let mut changed = Vec::with_capacity(values.len());
@@ -167,6 +179,12 @@ fn interleave(values: &[f32], head_rows: usize, cols: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_become_rows() {
+        // Stored as three rows of two.
+        assert_eq!(transpose(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2), [1.0, 3.0, 5.0, 2.0, 4.0, 6.0]);
+    }
 
     #[test]
     fn halves_take_turns_within_a_head() {

@@ -21,16 +21,18 @@ pub async fn prepare(
     mut spec: CreateSpec,
     tell: &mpsc::Sender<Progress>,
 ) -> Result<CreateSpec> {
-    let Some(conversion) = app.store.conversion(&spec).await? else { return Ok(spec) };
-    let files = conversion.files.iter();
-    let request = ConvertRequest {
-        request_id: request_id.to_owned(),
-        files: files
-            .map(|(name, digest)| NamedBlob { name: name.clone(), digest: digest.to_string() })
-            .collect(),
-        quantization: conversion.quantization.clone(),
-    };
-    spec.made = Some(anywhere(app, &request, &conversion, tell).await?);
+    // At most once for each part of a model: its weights, its adapter, its draft.
+    while let Some(conversion) = app.store.conversion(&spec).await? {
+        let blob =
+            |name: &str, digest: &Digest| NamedBlob { name: name.to_owned(), digest: digest.to_string() };
+        let request = ConvertRequest {
+            request_id: request_id.to_owned(),
+            files: conversion.files.iter().map(|(name, digest)| blob(name, digest)).collect(),
+            quantization: conversion.quantization.clone(),
+            base: conversion.base.as_ref().map(|digest| blob("the base", digest)),
+        };
+        spec.made.push(anywhere(app, &request, &conversion, tell).await?);
+    }
     Ok(spec)
 }
 
@@ -49,7 +51,7 @@ async fn anywhere(
             // The second is how a worker of an older version says that it does not convert.
             Err(error) if matches!(error.code, Code::Unavailable | Code::MethodNotAllowed) => {
                 tracing::warn!(worker, %error, "a worker was lost while it converted a model");
-                failure = error;
+                failure = lost(&worker);
             }
             Err(error) => return Err(error),
         }
@@ -77,8 +79,7 @@ async fn on(
     request: &ConvertRequest,
     tell: &mpsc::Sender<Progress>,
 ) -> Result<Digest> {
-    let lost = || Error::unavailable(format!("worker `{worker}` ended the conversion halfway"));
-    let mut client = app.cluster.client(worker).ok_or_else(lost)?;
+    let mut client = app.cluster.client(worker).ok_or_else(|| lost(worker))?;
     let answer = client.convert(request.clone()).await.map_err(|status| from_status(&status))?;
     let mut lines = answer.into_inner();
     while let Some(line) = lines.message().await.map_err(|status| from_status(&status))? {
@@ -92,5 +93,9 @@ async fn on(
         // Who reads the lines holds this future, so a failure is on its way here already.
         let _ = tell.send(Progress { status, digest, total, completed }).await;
     }
-    Err(lost())
+    Err(lost(worker))
+}
+
+fn lost(worker: &str) -> Error {
+    Error::unavailable(format!("worker `{worker}` was lost while it converted the model, try again"))
 }

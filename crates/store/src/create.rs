@@ -17,7 +17,7 @@ use api::ollama::{CreateRequest, Progress};
 use crate::home::{MAX_MANIFEST, unwatched};
 use crate::pins::Pins;
 use crate::store::Inner;
-use crate::{Digest, Error, Layer, Manifest, Name, Result, durable, remove};
+use crate::{Digest, Error, Layer, LayerKind, Manifest, Name, Result, durable, remove};
 pub(crate) use conversion::needed as conversion;
 pub use conversion::{Conversion, Made};
 use draft::{Content, Draft};
@@ -29,8 +29,8 @@ pub struct CreateSpec {
     pub request: CreateRequest,
     /// Whether the engine can run a GGUF architecture. Injected, because the engine owns the list.
     pub supported: fn(&str) -> bool,
-    /// What a worker made of the request's files, where [`crate::Store::conversion`] asked for it.
-    pub made: Option<Made>,
+    /// What workers made of the request's files, where [`crate::Store::conversion`] asked for it.
+    pub made: Vec<Made>,
 }
 
 /// Progress out, cancellation in.
@@ -46,7 +46,11 @@ impl CreateSpec {
     /// [`Error::Name`] when the request's name is no model name.
     pub fn new(request: CreateRequest, supported: fn(&str) -> bool) -> Result<CreateSpec> {
         let text = if request.model.is_empty() { &request.name } else { &request.model };
-        Ok(CreateSpec { name: Name::parse(text.trim())?, request, supported, made: None })
+        Ok(CreateSpec { name: Name::parse(text.trim())?, request, supported, made: Vec::new() })
+    }
+
+    fn made(&self, part: LayerKind) -> Option<&Made> {
+        self.made.iter().find(|made| made.part() == part)
     }
 }
 

@@ -41,6 +41,10 @@ pub enum Error {
     FilePath,
     #[error("only one adapter is currently supported")]
     Adapters,
+    #[error(
+        "file `adapter_config.json`: an adapter goes into `adapters` (ADAPTER in a Modelfile), beside the model that it changes"
+    )]
+    AdapterAlone,
     #[error("--draft-quantize requires a DRAFT model")]
     NoDraft,
     #[error("supplied file was not in GGUF format")]
@@ -122,6 +126,7 @@ impl Error {
             | Error::NoFiles
             | Error::FilePath
             | Error::Adapters
+            | Error::AdapterAlone
             | Error::NoDraft
             | Error::NotGguf
             | Error::UnknownType

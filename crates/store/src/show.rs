@@ -7,7 +7,7 @@ use template::Kind;
 
 use crate::home::{Home, Place};
 use crate::modelfile::{Command, Modelfile};
-use crate::{Digest, Model, Result, golang};
+use crate::{Digest, LayerKind, Model, Result, golang};
 
 /// Metadata that has a field of its own in the response.
 const SHOWN_ELSEWHERE: [&str; 2] = ["general.name", "tokenizer.chat_template"];
@@ -81,6 +81,8 @@ fn modelfile(
     commands.extend(model.weights.iter().map(|digest| Command::From(path(digest))));
     commands.extend(model.adapters.iter().map(|digest| Command::Adapter(path(digest))));
     commands.extend(model.projector.iter().map(|digest| Command::From(path(digest))));
+    let drafts = model.manifest.of_kind(LayerKind::Draft);
+    commands.extend(drafts.map(|layer| Command::Draft(path(&layer.digest))));
     // A Jinja text is no Go template: with nothing else, the new model finds it in the weights as this one did.
     let without = model.chat_template.is_none().then(|| NO_TEMPLATE.to_owned());
     commands.extend(model.template.clone().or(without).map(Command::Template));

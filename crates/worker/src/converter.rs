@@ -48,7 +48,8 @@ impl Converter {
             Ok(Input { name: file.name.clone(), path: self.store.blob_path(&digest) })
         };
         let files = request.files.iter().map(input).collect::<Result<_, Error>>()?;
-        let job = Job { files, quantization, threads: self.threads };
+        let base = request.base.as_ref().map(input).transpose()?;
+        let job = Job { files, base, quantization, threads: self.threads };
         Ok(Prepared { store: self.store.clone(), job })
     }
 
@@ -70,7 +71,9 @@ impl Prepared {
         if tell(ConvertProgress { status, ..ConvertProgress::default() }).is_break() {
             return Err(convert::Error::Canceled.into());
         }
-        verify(blob.path()?)?;
+        if self.job.base.is_none() {
+            verify(blob.path()?)?;
+        }
         Ok(blob.finish()?)
     }
 

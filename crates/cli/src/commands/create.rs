@@ -35,6 +35,7 @@ pub async fn create(client: &Client, arguments: &CreateArgs) -> Result<()> {
         sources.next().context("every reference was resolved")
     })?;
     prepared.request.quantize = arguments.quantize.clone().unwrap_or_default();
+    prepared.request.draft_quantize = arguments.draft_quantize.clone().unwrap_or_default();
     for warning in prepared.warnings {
         screen.say(&warning);
     }

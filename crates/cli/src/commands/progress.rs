@@ -37,8 +37,8 @@ pub async fn follow(client: &Client, path: &str, body: &impl Serialize, screen: 
 pub struct Screen {
     is_terminal: bool,
     lines: MultiProgress,
-    /// By digest.
-    bars: HashMap<String, ProgressBar>,
+    /// By digest and text: all that has no digest yet is told under the same one.
+    bars: HashMap<(String, String), ProgressBar>,
     /// The step that runs now.
     step: Option<ProgressBar>,
 }
@@ -102,12 +102,13 @@ impl Screen {
 
     fn advance(&mut self, digest: &str, progress: &Progress) {
         let Progress { status, total, completed, .. } = progress;
-        if !self.bars.contains_key(digest) {
+        let key = (digest.to_owned(), status.clone());
+        if !self.bars.contains_key(&key) {
             self.end_step();
             let bar = self.new_bar(status, *total);
-            self.bars.insert(digest.to_owned(), bar);
+            self.bars.insert(key.clone(), bar);
         }
-        let Some(bar) = self.bars.get(digest).filter(|bar| !bar.is_finished()) else { return };
+        let Some(bar) = self.bars.get(&key).filter(|bar| !bar.is_finished()) else { return };
         bar.set_position(*completed);
         if completed >= total {
             bar.set_style(style(BAR_DONE));
@@ -169,7 +170,10 @@ mod tests {
         screen.show(&line("pulling a", "sha256:a", 10));
         screen.show(&line("pulling a", "sha256:a", 10));
         assert_eq!(screen.bars.len(), 1);
-        assert!(screen.bars["sha256:a"].is_finished());
+        assert!(screen.bars[&("sha256:a".to_owned(), "pulling a".to_owned())].is_finished());
+        screen.show(&line("quantizing to Q8_0", "000", 10));
+        screen.show(&line("quantizing to Q4_0", "000", 3));
+        assert_eq!(screen.bars.values().filter(|bar| bar.is_finished()).count(), 2);
         screen.show(&line("success", "", 0));
         assert!(screen.step.as_ref().unwrap().is_finished());
     }

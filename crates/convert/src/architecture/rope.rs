@@ -99,6 +99,7 @@ fn llama3(scaling: &Json, base: f32, head: u64) -> Result<Planned, Error> {
         shape: vec![head / 2],
         kind: TensorType::F32,
         data: Data::Values(divisors.collect()),
+        is_transposed: false,
         change: Change::Nothing,
     })
 }

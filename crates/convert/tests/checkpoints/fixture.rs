@@ -110,10 +110,13 @@ pub fn run(
     quantization: Option<Quantization>,
     target: &Path,
 ) -> Result<Vec<String>, Error> {
+    run_job(&Job { files, base: None, quantization, threads: 2 }, target)
+}
+
+pub fn run_job(job: &Job, target: &Path) -> Result<Vec<String>, Error> {
     let mut statuses = Vec::new();
     let mut out = fs::File::create(target).unwrap();
-    let job = Job { files, quantization, threads: 2 };
-    convert(&job, &mut out, &mut |step| {
+    convert(job, &mut out, &mut |step| {
         if statuses.last() != Some(&step.status) {
             statuses.push(step.status);
         }
@@ -135,7 +138,7 @@ impl Made {
     }
 }
 
-fn safetensors(tensors: &[(&String, &Array)], dtype: &str) -> Vec<u8> {
+pub fn safetensors(tensors: &[(&String, &Array)], dtype: &str) -> Vec<u8> {
     let (mut header, mut data) = (Map::new(), Vec::new());
     for (name, array) in tensors {
         let start = data.len();

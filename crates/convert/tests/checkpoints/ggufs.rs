@@ -55,7 +55,12 @@ fn a_file_of_many_pieces_is_what_one_piece_would_be() {
     let make = |threads: usize| {
         let mut bytes = Vec::new();
         let mut told = Vec::new();
-        let job = Job { files: vec![source.clone()], quantization: Some(Quantization::Q4_K_M), threads };
+        let job = Job {
+            files: vec![source.clone()],
+            base: None,
+            quantization: Some(Quantization::Q4_K_M),
+            threads,
+        };
         convert(&job, &mut bytes, &mut |step| {
             told.push(step);
             ControlFlow::Continue(())
@@ -89,7 +94,7 @@ fn a_break_ends_the_work_at_the_next_piece() {
     let folder = tempfile::tempdir().unwrap();
     let files = vec![write(folder.path(), "m.gguf", &writer(0, 2))];
     let mut steps = 0;
-    let job = Job { files, quantization: Some(Quantization::Q8_0), threads: 1 };
+    let job = Job { files, base: None, quantization: Some(Quantization::Q8_0), threads: 1 };
     let ended = convert(&job, &mut Vec::new(), &mut |_| {
         steps += 1;
         if steps == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -3,8 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may, and their helpers are tests too")]
 
+mod adapters;
+mod encoder;
 mod fixture;
 mod ggufs;
+mod lora;
 mod numbers;
 mod reference;
 mod refusals;

@@ -7,30 +7,6 @@ use serde_json::{Map, Value, json};
 use crate::fixture::{Checkpoint, VOCAB, byte_tokenizer};
 use crate::reference::decoders;
 
-/// BERT's, of forty tokens.
-pub fn word_pieces() -> Value {
-    let mut vocab = Map::new();
-    let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
-    let words = ["the", "caravan", "goes", "on", "##s", "##ing", "go"];
-    for text in special.iter().chain(&words) {
-        vocab.insert((*text).to_owned(), json!(vocab.len()));
-    }
-    for at in vocab.len()..40 {
-        vocab.insert(format!("w{at}"), json!(at));
-    }
-    let added: Vec<Value> = special
-        .iter()
-        .enumerate()
-        .map(|(id, text)| json!({"id": id, "content": text, "special": true}))
-        .collect();
-    json!({
-        "added_tokens": added,
-        "normalizer": {"type": "BertNormalizer", "lowercase": true, "strip_accents": null},
-        "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "model": {"type": "WordPiece", "vocab": vocab, "unk_token": "[UNK]", "continuing_subword_prefix": "##"}
-    })
-}
-
 /// As Gemma's and Llama 2's are written.
 fn sentencepiece(prepends: bool) -> Value {
     let mut vocab = Map::new();

@@ -105,7 +105,10 @@ async fn a_worker_that_is_lost_is_replaced_by_another() {
     rig.workers[0].convert(vec![line("parsing GGUF")]);
     rig.workers[1].convert(vec![]);
     let lines = rig.post("/api/create", quantized()).await.lines();
-    assert_eq!(lines.last().unwrap()["error"], "worker `w1` ended the conversion halfway");
+    assert_eq!(
+        lines.last().unwrap()["error"],
+        "worker `w1` was lost while it converted the model, try again"
+    );
     assert_eq!(rig.workers.iter().map(|worker| worker.seen().convert.len()).sum::<usize>(), 4);
 }
 

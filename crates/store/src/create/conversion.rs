@@ -5,7 +5,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use api::ollama::CreateRequest;
 use gguf::{Quantization, Shard};
 
 use super::CreateSpec;
@@ -16,8 +15,12 @@ use crate::{Digest, Error, LayerKind, Name, Result, remove};
 /// Files that a worker makes one GGUF of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conversion {
+    /// Which layer comes of it: a model, an adapter or a draft.
+    pub part: LayerKind,
     /// Names as the client gave them, and the blobs that were uploaded for them.
     pub files: Vec<(String, Digest)>,
+    /// The weights that an adapter changes.
+    pub base: Option<Digest>,
     /// As a file names it; empty = half precision for a checkpoint, and a GGUF as it is.
     pub quantization: String,
 }
@@ -30,8 +33,18 @@ pub struct Made(Arc<Owned>);
 struct Owned {
     inner: Arc<Inner>,
     digest: Digest,
+    part: LayerKind,
     /// The names of the files that went into it.
     consumed: Vec<String>,
+}
+
+// === impl Conversion ===
+
+impl Conversion {
+    fn of_model(files: Files, quantization: Option<Quantization>) -> Conversion {
+        let quantization = quantization.map(Quantization::name).unwrap_or_default().to_owned();
+        Conversion { part: LayerKind::Model, files, base: None, quantization }
+    }
 }
 
 // === impl Made ===
@@ -39,7 +52,11 @@ struct Owned {
 impl Made {
     pub(crate) fn new(inner: Arc<Inner>, digest: Digest, conversion: &Conversion) -> Made {
         let consumed = conversion.files.iter().map(|(name, _)| name.clone()).collect();
-        Made(Arc::new(Owned { inner, digest, consumed }))
+        Made(Arc::new(Owned { inner, digest, part: conversion.part, consumed }))
+    }
+
+    pub(super) fn part(&self) -> LayerKind {
+        self.0.part
     }
 
     pub(super) fn digest(&self) -> &Digest {
@@ -72,16 +89,52 @@ impl Drop for Owned {
     }
 }
 
-/// What a request needs; `None` when its files are layers as they are.
+/// What a request needs next; `None` when nothing is left to be made.
 pub(crate) fn needed(inner: &Inner, spec: &CreateSpec) -> Result<Option<Conversion>> {
     let request = &spec.request;
-    let quantization = quantization(request)?;
-    let files = file::parse_map(&request.files)?;
-    if !request.from.is_empty() {
-        let Some(quantization) = quantization else { return Ok(None) };
-        return stored(inner, &Name::parse(request.from.trim())?, quantization);
+    // What is wrong is said before anything has been done.
+    let draft_quantization = quantization(&request.draft_quantize)?;
+    if draft_quantization.is_some() && request.draft_files.is_empty() {
+        return Err(Error::NoDraft);
     }
-    if files.iter().any(|(name, _)| extension(name) == "safetensors") {
+    if spec.made(LayerKind::Model).is_none()
+        && let Some(conversion) = model(inner, spec)?
+    {
+        return Ok(Some(conversion));
+    }
+    if spec.made(LayerKind::Adapter).is_none()
+        && let Some(conversion) = adapter(inner, spec)?
+    {
+        return Ok(Some(conversion));
+    }
+    if spec.made(LayerKind::Draft).is_some() {
+        return Ok(None);
+    }
+    let files = file::parse_map(&request.draft_files)?;
+    let conversion = of_files(inner, spec, files, draft_quantization)?;
+    Ok(conversion.map(|conversion| Conversion { part: LayerKind::Draft, ..conversion }))
+}
+
+fn model(inner: &Inner, spec: &CreateSpec) -> Result<Option<Conversion>> {
+    let request = &spec.request;
+    let asked = if request.quantize.is_empty() { &request.quantization } else { &request.quantize };
+    let quantization = quantization(asked)?;
+    let files = file::parse_map(&request.files)?;
+    match (request.from.as_str(), quantization) {
+        ("", _) => of_files(inner, spec, files, quantization),
+        (_, None) => Ok(None),
+        (from, Some(quantization)) => stored(inner, &Name::parse(from.trim())?, quantization),
+    }
+}
+
+/// Uploaded files that are to be one model.
+fn of_files(
+    inner: &Inner,
+    spec: &CreateSpec,
+    files: Files,
+    quantization: Option<Quantization>,
+) -> Result<Option<Conversion>> {
+    if files.iter().any(is_safetensors) {
         return checkpoint(inner, files, quantization).map(Some);
     }
     let is_split = files.iter().any(|(name, _)| Shard::of(name).is_some_and(|shard| shard.count > 1));
@@ -89,6 +142,19 @@ pub(crate) fn needed(inner: &Inner, spec: &CreateSpec) -> Result<Option<Conversi
         // Layers as they are; what is wrong with them is found when they become ones.
         return Ok(None);
     }
+    let models = models(inner, spec, files)?;
+    match (models.as_slice(), quantization) {
+        ([], _) => Ok(None),
+        ([(_, digest)], Some(quantization)) if !is_split && !differs(inner, digest, quantization)? => {
+            Ok(None)
+        }
+        (models, _) if models.len() > 1 && !is_split => Err(file::several(models.len())),
+        _ => Ok(Some(Conversion::of_model(models, quantization))),
+    }
+}
+
+/// Those of GGUF files that are models.
+fn models(inner: &Inner, spec: &CreateSpec, files: Files) -> Result<Files> {
     let inspector = Inspector { inner, supported: spec.supported };
     let mut models = Vec::new();
     for (name, digest) in files {
@@ -96,15 +162,7 @@ pub(crate) fn needed(inner: &Inner, spec: &CreateSpec) -> Result<Option<Conversi
             models.push((name, digest));
         }
     }
-    let name = quantization.map(Quantization::name).unwrap_or_default().to_owned();
-    match (models.as_slice(), quantization) {
-        ([], _) => Ok(None),
-        ([(_, digest)], Some(quantization)) if !is_split && !differs(inner, digest, quantization)? => {
-            Ok(None)
-        }
-        (models, _) if models.len() > 1 && !is_split => Err(file::several(models.len())),
-        _ => Ok(Some(Conversion { files: models, quantization: name })),
-    }
+    Ok(models)
 }
 
 /// The weights of a model that is there.
@@ -117,7 +175,7 @@ fn stored(inner: &Inner, name: &Name, quantization: Quantization) -> Result<Opti
         return Ok(None);
     }
     let files = vec![("model.gguf".to_owned(), weights)];
-    Ok(Some(Conversion { files, quantization: quantization.name().to_owned() }))
+    Ok(Some(Conversion::of_model(files, Some(quantization))))
 }
 
 fn checkpoint(inner: &Inner, files: Files, quantization: Option<Quantization>) -> Result<Conversion> {
@@ -125,15 +183,39 @@ fn checkpoint(inner: &Inner, files: Files, quantization: Option<Quantization>) -
         return Err(Error::Unsupported(format!("file `{name}`: a GGUF beside a checkpoint")));
     }
     if files.iter().any(|(name, _)| name == "adapter_config.json") {
-        return Err(Error::Unsupported("importing an adapter from safetensors".to_owned()));
+        return Err(Error::AdapterAlone);
     }
-    for (name, digest) in &files {
+    require(inner, &files)?;
+    Ok(Conversion::of_model(files, quantization))
+}
+
+/// An adapter that is no GGUF yet.
+fn adapter(inner: &Inner, spec: &CreateSpec) -> Result<Option<Conversion>> {
+    let files = file::parse_map(&spec.request.adapters)?;
+    if !files.iter().any(is_safetensors) {
+        return Ok(None);
+    }
+    require(inner, &files)?;
+    let base = match (spec.made(LayerKind::Model), spec.request.from.as_str()) {
+        (Some(made), _) => Some(made.digest().clone()),
+        (None, "") => {
+            let models = models(inner, spec, file::parse_map(&spec.request.files)?)?;
+            models.into_iter().next().map(|(_, digest)| digest)
+        }
+        (None, from) => inner.get(&Name::parse(from.trim())?)?.weights.clone(),
+    };
+    let base = base.ok_or(Error::NoSource)?;
+    let quantization = String::new();
+    Ok(Some(Conversion { part: LayerKind::Adapter, files, base: Some(base), quantization }))
+}
+
+fn require(inner: &Inner, files: &Files) -> Result<()> {
+    for (name, digest) in files {
         if inner.home.size(digest)?.is_none() {
             return Err(Error::BlobNotFound { file: name.clone(), digest: digest.to_string() });
         }
     }
-    let name = quantization.map(Quantization::name).unwrap_or_default();
-    Ok(Conversion { files, quantization: name.to_owned() })
+    Ok(())
 }
 
 /// Whether the weights are of another type. Those that lost precision before are refused.
@@ -151,14 +233,16 @@ fn differs(inner: &Inner, weights: &Digest, quantization: Quantization) -> Resul
     }
 }
 
-/// `quantize`, or its older name.
-fn quantization(request: &CreateRequest) -> Result<Option<Quantization>> {
-    let asked = if request.quantize.is_empty() { &request.quantization } else { &request.quantize };
+fn quantization(asked: &str) -> Result<Option<Quantization>> {
     if asked.is_empty() {
         return Ok(None);
     }
     let unknown = || Error::Quantization(asked.to_ascii_uppercase());
     Quantization::parse(asked).map(Some).ok_or_else(unknown)
+}
+
+fn is_safetensors((name, _): &(String, Digest)) -> bool {
+    extension(name) == "safetensors"
 }
 
 fn is_gguf_name(name: &str) -> bool {

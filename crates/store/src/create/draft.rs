@@ -37,21 +37,10 @@ impl Draft {
     /// The base: a stored model, or uploaded files. `from` wins when both are given, as in Ollama.
     pub(super) fn begin(inner: &Inner, spec: &CreateSpec, reporter: &Reporter) -> Result<Draft> {
         let request = &spec.request;
-        if spec.made.is_none() && conversion::needed(inner, spec)?.is_some() {
+        if conversion::needed(inner, spec)?.is_some() {
             return Err(Error::Unconverted);
         }
         let files = file::parse_map(&request.files)?;
-        let drafts = file::parse_map(&request.draft_files)?;
-        match (drafts.len(), request.draft_quantize.is_empty()) {
-            (0, false) => return Err(Error::NoDraft),
-            (_, false) => return Err(Error::Unsupported("`draft_quantize`".to_owned())),
-            (2.., true) => return Err(Error::Unsupported("a draft of several files".to_owned())),
-            _ => {}
-        }
-        let adapters = file::parse_map(&request.adapters)?;
-        if adapters.len() > 1 {
-            return Err(Error::Adapters);
-        }
         let inspector = file::Inspector { inner, supported: spec.supported };
         let mut draft = if !request.from.is_empty() {
             Draft::from_model(&*inner.get(&Name::parse(request.from.trim())?)?)
@@ -60,7 +49,7 @@ impl Draft {
         } else {
             return Err(Error::NoSource);
         };
-        match &spec.made {
+        match spec.made(LayerKind::Model) {
             Some(made) => draft.add_made(made, &inspector, made.rest(files))?,
             None if request.from.is_empty() => draft.add_files(inspector.models(&files, reporter)?),
             None => {}
@@ -68,16 +57,8 @@ impl Draft {
         if request.from.is_empty() && request.template.is_empty() {
             draft.give_template(inner, reporter)?;
         }
-        if !adapters.is_empty() {
-            draft.add_files(inspector.adapters(&adapters, reporter)?);
-        }
-        if !drafts.is_empty() {
-            draft.pieces.retain(|piece| piece.layer.kind() != LayerKind::Draft);
-            for (name, digest) in &drafts {
-                let layer = inspector.draft(name, digest)?;
-                draft.pieces.push(Piece { layer, content: Content::Stored });
-            }
-        }
+        draft.add_adapter(spec, &inspector, reporter)?;
+        draft.add_draft(spec, &inspector)?;
         Ok(draft)
     }
 
@@ -93,6 +74,37 @@ impl Draft {
         for (name, digest) in &rest {
             self.add_files(vec![inspector.inspect(name, digest)?]);
         }
+        Ok(())
+    }
+
+    fn add_adapter(
+        &mut self,
+        spec: &CreateSpec,
+        inspector: &file::Inspector<'_>,
+        reporter: &Reporter,
+    ) -> Result<()> {
+        let adapters = file::parse_map(&spec.request.adapters)?;
+        let found = match spec.made(LayerKind::Adapter) {
+            Some(made) => vec![inspector.inspect("adapter.gguf", made.digest())?],
+            None if adapters.is_empty() => return Ok(()),
+            None if adapters.len() > 1 => return Err(Error::Adapters),
+            None => inspector.adapters(&adapters, reporter)?,
+        };
+        self.add_files(found);
+        Ok(())
+    }
+
+    /// A new one takes the place of the base's.
+    fn add_draft(&mut self, spec: &CreateSpec, inspector: &file::Inspector<'_>) -> Result<()> {
+        let given = file::parse_map(&spec.request.draft_files)?;
+        let layer = match (spec.made(LayerKind::Draft), given.as_slice()) {
+            (Some(made), _) => Layer { from: made.origin(), ..inspector.draft("draft.gguf", made.digest())? },
+            (None, []) => return Ok(()),
+            (None, [(name, digest)]) => inspector.draft(name, digest)?,
+            (None, several) => return Err(file::several(several.len())),
+        };
+        self.pieces.retain(|piece| piece.layer.kind() != LayerKind::Draft);
+        self.pieces.push(Piece { layer, content: Content::Stored });
         Ok(())
     }
 

@@ -70,6 +70,7 @@ fn request(files: &[(&str, &str)], quantization: &str) -> ConvertRequest {
         request_id: "r".into(),
         files: files.iter().map(named).collect(),
         quantization: quantization.into(),
+        base: None,
     }
 }
 
