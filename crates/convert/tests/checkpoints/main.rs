@@ -7,6 +7,7 @@ mod adapters;
 mod encoder;
 mod fixture;
 mod ggufs;
+mod golden;
 mod lora;
 mod numbers;
 mod reference;

@@ -37,8 +37,8 @@ TOKENS = [3 + (at * 37 + at * at * 5 + 11) % (VOCAB - 3) for at in range(LENGTH)
 TOLD = {"llama-yarn": {"yarn_beta_fast": 4.0, "yarn_beta_slow": 0.5}}
 
 
-def run(path, tokens, embeds, pooling=llama_cpp.LLAMA_POOLING_TYPE_UNSPECIFIED):
-    """The context after `tokens`."""
+def run(path, tokens, embeds, pooling=llama_cpp.LLAMA_POOLING_TYPE_UNSPECIFIED, adapter=None):
+    """The context after `tokens`, with an adapter if one is named."""
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = 64
@@ -49,6 +49,10 @@ def run(path, tokens, embeds, pooling=llama_cpp.LLAMA_POOLING_TYPE_UNSPECIFIED):
     for name, value in TOLD.get(path.stem, {}).items():
         setattr(params, name, value)
     context = llama_cpp.llama_init_from_model(model, params)
+    if adapter:
+        loaded = llama_cpp.llama_adapter_lora_init(model, str(adapter).encode())
+        if not loaded or llama_cpp.llama_set_adapters_lora(context, (llama_cpp.llama_adapter_lora_p_ctypes * 1)(loaded), 1, (ctypes.c_float * 1)(1.0)) != 0:
+            sys.exit(f"llama.cpp cannot use {adapter}")
     batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
     batch.n_tokens = len(tokens)
     for at, token in enumerate(tokens):

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the vectors in this folder and in ../architectures anew: make.sh SMOLLM2.gguf GEMMA3.gguf MINILM.gguf
+# Makes the vectors in this folder, in ../architectures and in crates/convert/tests anew: make.sh SMOLLM2.gguf GEMMA3.gguf MINILM.gguf
 set -euo pipefail
 
 [[ $# == 3 ]] || { printf 'usage: make.sh SMOLLM2.gguf GEMMA3.gguf MINILM.gguf\n' >&2; exit 64; }
@@ -22,3 +22,6 @@ small=$(mktemp -d)
 trap 'rm -rf "$small"' EXIT
 cargo run --quiet --locked --manifest-path "$here/../../Cargo.toml" --example synthetic "$small"
 "$venv/bin/python" "$here/../architectures/make_golden.py" "$small"
+CARAVAN_TEST_MODELS=$(cd "$(dirname "$1")" && pwd) cargo run --quiet --locked -p convert --manifest-path "$here/../../Cargo.toml" \
+  --example made "$small/made"
+"$venv/bin/python" "$here/../../../convert/tests/make_converted.py" "$small/made"

@@ -1,0 +1,7 @@
+//! A real model, quantized to every type that is offered: it still says what it said.
+
+#![allow(clippy::unwrap_used, reason = "tests may, and their helpers are tests too")]
+
+mod making;
+mod quantized;
+mod source;
