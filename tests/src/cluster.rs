@@ -98,6 +98,16 @@ impl Cluster {
         Ok(number)
     }
 
+    /// One more worker.
+    pub async fn add_worker(&mut self, environment: &[(&'static str, String)]) -> Result<usize> {
+        let number = self.workers.len();
+        let mut all = environment.to_vec();
+        all.push(("CARAVAN_ETCD", self.etcd.as_ref().context("the cluster is on etcd")?.endpoint()));
+        let process = self.start("worker", &format!("worker-{number}"), &all).await?;
+        self.workers.push(process);
+        Ok(number)
+    }
+
     /// `serve` again in place of one that was killed, on the same folder.
     pub async fn restart_serve(&mut self, environment: &[(&str, String)]) -> Result<()> {
         self.gateways[0] = self.start("serve", "serve", environment).await?;

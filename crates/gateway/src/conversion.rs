@@ -51,6 +51,7 @@ async fn anywhere(
             // The second is how a worker of an older version says that it does not convert.
             Err(error) if matches!(error.code, Code::Unavailable | Code::MethodNotAllowed) => {
                 tracing::warn!(worker, %error, "a worker was lost while it converted a model");
+                app.store.sweep().await;
                 failure = lost(&worker);
             }
             Err(error) => return Err(error),

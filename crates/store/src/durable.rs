@@ -14,8 +14,13 @@ pub(crate) const TEMPORARY: &str = ".tmp-";
 
 /// A file in `directory` that is gone when dropped, unless [`settle`] gives it its name.
 pub(crate) fn temporary(directory: &Path) -> Result<NamedTempFile> {
+    temporary_called(TEMPORARY, directory)
+}
+
+/// The same with another beginning of its name.
+pub(crate) fn temporary_called(prefix: &str, directory: &Path) -> Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(TEMPORARY);
+    builder.prefix(prefix);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;

@@ -25,6 +25,7 @@ mod shelf;
 mod show;
 mod store;
 pub mod transfer;
+mod unfinished;
 mod upload;
 mod weights;
 

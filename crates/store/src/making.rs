@@ -11,7 +11,7 @@ use crate::digest::Hasher;
 use crate::home::unwatched;
 use crate::store::Inner;
 use crate::upload::Open;
-use crate::{Digest, Error, Result, durable};
+use crate::{Digest, Error, Result, durable, unfinished};
 
 /// Where the bytes go. Blocking. Dropped before [`NewBlob::finish`], it leaves nothing behind.
 pub struct NewBlob {
@@ -26,7 +26,7 @@ impl NewBlob {
     pub(crate) fn start(inner: Arc<Inner>) -> Result<NewBlob> {
         inner.uploads.fetch_add(1, Ordering::SeqCst);
         let open = Open(inner);
-        let file = durable::temporary(open.0.home.incoming())?;
+        let file = unfinished::begin(open.0.home.incoming())?;
         Ok(NewBlob { file: BufWriter::new(file), hasher: Hasher::default(), open })
     }
 

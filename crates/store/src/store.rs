@@ -15,7 +15,7 @@ use crate::making::NewBlob;
 use crate::pins::Board;
 use crate::shelf::Shelf;
 use crate::upload::Upload;
-use crate::{CreateSpec, Digest, Error, Model, Name, Pruned, Result, remove, show};
+use crate::{CreateSpec, Digest, Error, Model, Name, Pruned, Result, remove, show, unfinished};
 
 /// What an operator sets.
 #[derive(Clone, Debug)]
@@ -64,6 +64,7 @@ impl Store {
     pub fn open(config: impl Into<StoreConfig>) -> Result<Store> {
         let StoreConfig { root, prune } = config.into();
         let home: Arc<dyn Home> = Arc::new(Directory::open(root)?);
+        unfinished::sweep(home.incoming());
         let inner = Inner {
             shelf: Shelf::new(Arc::clone(&home)),
             home,
@@ -140,6 +141,17 @@ impl Store {
     /// Starts a blob that is made here. Blocking.
     pub fn new_blob(&self) -> Result<NewBlob> {
         NewBlob::start(Arc::clone(&self.inner))
+    }
+
+    /// Removes what processes that died while they made a blob have left.
+    pub async fn sweep(&self) {
+        let swept = self.blocking(|inner| {
+            unfinished::sweep(inner.home.incoming());
+            Ok(())
+        });
+        if let Err(error) = swept.await {
+            tracing::warn!(%error, "nothing was swept");
+        }
     }
 
     /// Removes a blob that no model came of. Blocking.
