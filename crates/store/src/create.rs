@@ -6,6 +6,7 @@
 mod conversion;
 mod draft;
 mod file;
+mod info;
 mod shape;
 
 use std::collections::HashSet;

@@ -77,6 +77,8 @@ pub enum Error {
         "the converted model {digest} is not in this store; workers must share the gateway's models folder"
     )]
     Unmade { digest: String },
+    #[error("`info.{key}` must be {expected}, got {got}")]
+    Info { key: String, expected: String, got: String },
     #[error("template error: {0}")]
     Template(template::Error),
     /// Worded by the table of options.
@@ -137,6 +139,7 @@ impl Error {
             | Error::Quantization(_)
             | Error::Quantized
             | Error::Pickle(_)
+            | Error::Info { .. }
             | Error::Template(_)
             | Error::Parameters(_)
             | Error::Bundle(_)

@@ -5,7 +5,7 @@ use api::ollama::{CreateRequest, OneOrMany};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{CreateSpec, Made, Reporter, conversion, encode, file, shape};
+use super::{CreateSpec, Made, Reporter, conversion, encode, file, info, shape};
 use crate::model::MAX_TEXT;
 use crate::store::Inner;
 use crate::{Config, Digest, Error, Layer, LayerKind, Model, Name, Result, capability};
@@ -132,6 +132,9 @@ impl Draft {
             if !given.is_empty() {
                 given.clone_into(field);
             }
+        }
+        if let Some(given) = &request.info {
+            info::apply(config, given)?;
         }
         if !request.messages.is_empty() {
             self.replace(LayerKind::Messages, json_line(&request.messages)?)?;

@@ -115,14 +115,15 @@ impl Inspector<'_> {
         let (header, bytes) = (&header.gguf, header.bytes);
         let wrong = |source| Error::Gguf { file: name.to_owned(), source };
         let architecture = header.architecture().map_err(wrong)?.to_owned();
-        if !(self.supported)(&architecture) {
-            return Err(Error::Architecture(architecture));
-        }
         let kind = match Role::of(header) {
             Role::Model => LayerKind::Model,
             Role::Adapter => LayerKind::Adapter,
             Role::Projector => LayerKind::Projector,
         };
+        // A projector is kept, and its model answers texts.
+        if kind != LayerKind::Projector && !(self.supported)(&architecture) {
+            return Err(Error::Architecture(architecture));
+        }
         let mut layer = Layer::new(kind, digest.clone(), bytes);
         layer.from = name.to_owned();
         Ok(Inspected {

@@ -152,7 +152,7 @@ pub fn answer(error: Error) -> (u16, String) {
 }
 
 fn supported(architecture: &str) -> bool {
-    matches!(architecture, "llama" | "gemma3" | "clip")
+    matches!(architecture, "llama" | "gemma3")
 }
 
 fn collect(root: &Path, directory: &Path, found: &mut BTreeSet<String>) {

@@ -10,6 +10,7 @@ mod bundle;
 mod convert;
 mod create;
 mod fixture;
+mod inherit;
 mod manage;
 mod modelfile;
 mod names;
