@@ -6,6 +6,7 @@ mod conversation;
 mod editor;
 mod help;
 mod history;
+mod save;
 mod set;
 mod wrap;
 

@@ -1,7 +1,7 @@
 //! The prompt loop: reads what is typed, obeys commands, streams answers, keeps what was said.
 
 use anyhow::Result;
-use api::ollama::{ChatRequest, ChatResponse, CreateRequest, Message, Progress};
+use api::ollama::{ChatRequest, ChatResponse, Message, Progress};
 use futures::StreamExt;
 use node::Sources;
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,7 +11,7 @@ use super::{
     answer::Answer,
     attach::{Attached, begins_with_a_file},
     editor::{LineEditor, PROMPT, QUOTES, Typed},
-    help, load,
+    help, load, save,
     set::{Outcome, parameter_lines, set},
     show, sign_of_life,
 };
@@ -154,21 +154,21 @@ impl Conversation<'_> {
 
     /// Makes a model of the present one, what was set, and what was said.
     async fn save(&self, model: &str) -> Result<()> {
+        let mut request = save::ground(self.client, &self.wishes.model, &self.shown.response).await;
+        request.model = model.to_owned();
+        request.stream = Some(false);
+        if let Some(system) = &self.system {
+            request.system.clone_from(system);
+        }
+        if !self.wishes.options.is_empty() {
+            request.parameters.get_or_insert_default().extend(self.wishes.options.clone());
+        }
         let said = self.messages.iter().filter(|message| message.role != "system");
-        let earlier = self.shown.response.messages.iter();
-        let request = CreateRequest {
-            model: model.to_owned(),
-            from: self.wishes.model.clone(),
-            system: self.system.clone().unwrap_or_default(),
-            parameters: Some(self.wishes.options.clone()).filter(|options| !options.is_empty()),
-            // Without any, those of the present model stay.
-            messages: match self.messages.is_empty() {
-                true => Vec::new(),
-                false => earlier.chain(said).cloned().collect(),
-            },
-            stream: Some(false),
-            ..CreateRequest::default()
-        };
+        // Without any, those of the present model stay.
+        if said.clone().next().is_some() {
+            let earlier = self.shown.response.messages.iter();
+            request.messages = earlier.chain(said).cloned().collect();
+        }
         match self.client.post::<Progress>("/api/create", &request).await {
             Ok(_) => println!("Created new model '{model}'"),
             Err(error) if error.to_string().contains("invalid model name") => {
