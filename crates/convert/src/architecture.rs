@@ -2,6 +2,7 @@
 
 mod bert;
 mod decoder;
+mod gemma;
 mod rope;
 
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 
 use gguf::Value;
 
-use super::{How, Model, Need, Row, Size, Sizes, Table, may, must, rope};
+use super::{How, Model, Need, Row, Size, Sizes, Table, gemma, may, must, rope};
 use crate::Error;
 use crate::checkpoint::{Checkpoint, Entries};
 use crate::json::Json;
@@ -19,6 +19,8 @@ struct Family {
     untied: &'static [Row],
     block: &'static [Row],
     activation: &'static str,
+    /// Where config.json says it; the first that is there counts.
+    activation_keys: &'static [&'static str],
     /// Whether the head is the embedding where config.json does not say.
     is_tied: bool,
     rope_base: f32,
@@ -85,6 +87,7 @@ const LLAMA: Family = Family {
         DOWN,
     ],
     activation: "silu",
+    activation_keys: &["hidden_act"],
     is_tied: false,
     rope_base: 10_000.0,
     epsilon: 1e-6,
@@ -92,7 +95,32 @@ const LLAMA: Family = Family {
     keys: |_, sizes| Ok(vec![("rope.dimension_count".to_owned(), (sizes.head as u32).into())]),
 };
 
-const FAMILIES: [Family; 4] = [
+const GEMMA: Family = Family {
+    classes: &["GemmaForCausalLM"],
+    architecture: "gemma",
+    tied: &[EMBEDDING, from_one("norm.weight", "output_norm.weight", &[Width])],
+    untied: &[EMBEDDING, from_one("norm.weight", "output_norm.weight", &[Width]), HEAD],
+    block: &[
+        from_one("input_layernorm.weight", "attn_norm.weight", &[Width]),
+        Q,
+        K,
+        V,
+        O,
+        from_one("post_attention_layernorm.weight", "ffn_norm.weight", &[Width]),
+        GATE,
+        UP,
+        DOWN,
+    ],
+    activation: "gelu_pytorch_tanh",
+    // `hidden_act` says "gelu" in the first models, which the library takes for a mistake.
+    activation_keys: &["hidden_activation"],
+    is_tied: true,
+    defaults: Defaults { heads: Some(16), kv_heads: Some(16), head: Some(256), positions: Some(8192) },
+    keys: |_, _| Ok(Vec::new()),
+    ..LLAMA
+};
+
+const FAMILIES: [Family; 6] = [
     LLAMA,
     Family {
         classes: &["Qwen2ForCausalLM"],
@@ -121,11 +149,30 @@ const FAMILIES: [Family; 4] = [
         keys: |_, _| Ok(Vec::new()),
         ..LLAMA
     },
+    GEMMA,
+    Family {
+        classes: &["Gemma2ForCausalLM"],
+        architecture: "gemma2",
+        block: &[
+            from_one("input_layernorm.weight", "attn_norm.weight", &[Width]),
+            Q,
+            K,
+            V,
+            O,
+            from_one("post_attention_layernorm.weight", "post_attention_norm.weight", &[Width]),
+            from_one("pre_feedforward_layernorm.weight", "ffn_norm.weight", &[Width]),
+            GATE,
+            UP,
+            DOWN,
+            from_one("post_feedforward_layernorm.weight", "post_ffw_norm.weight", &[Width]),
+        ],
+        defaults: Defaults { heads: Some(8), kv_heads: Some(4), ..GEMMA.defaults },
+        keys: gemma::gemma2_keys,
+        ..GEMMA
+    },
     Family {
         classes: &["Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"],
         architecture: "gemma3",
-        tied: &[EMBEDDING, from_one("norm.weight", "output_norm.weight", &[Width])],
-        untied: &[EMBEDDING, from_one("norm.weight", "output_norm.weight", &[Width]), HEAD],
         block: &[
             from_one("input_layernorm.weight", "attn_norm.weight", &[Width]),
             Q,
@@ -141,12 +188,11 @@ const FAMILIES: [Family; 4] = [
             DOWN,
             from_one("post_feedforward_layernorm.weight", "post_ffw_norm.weight", &[Width]),
         ],
-        activation: "gelu_pytorch_tanh",
-        is_tied: true,
+        activation_keys: &["hidden_activation", "hidden_act"],
         rope_base: 1_000_000.0,
         defaults: Defaults { heads: Some(8), kv_heads: Some(4), head: Some(256), positions: Some(131_072) },
-        keys: gemma3_keys,
-        ..LLAMA
+        keys: gemma::gemma3_keys,
+        ..GEMMA
     },
 ];
 
@@ -234,7 +280,7 @@ impl Family {
     }
 
     fn check_activation(&self, config: &Json) -> Result<(), Error> {
-        for key in ["hidden_activation", "hidden_act"] {
+        for key in self.activation_keys {
             if let Some(found) = config.text(key)? {
                 let problem = format!("must be {:?}, got {found:?}", self.activation);
                 return if found == self.activation { Ok(()) } else { Err(config.wrong(key, &problem)) };
@@ -261,43 +307,4 @@ impl Family {
         keys.extend((self.keys)(config, sizes)?);
         Ok(keys)
     }
-}
-
-/// Which blocks see only a window, and how far.
-fn gemma3_keys(config: &Json, sizes: &Sizes) -> Result<Entries, Error> {
-    const USUAL_PERIOD: u64 = 6;
-    for key in ["final_logit_softcapping", "attn_logit_softcapping"] {
-        if config.get(key).is_some() {
-            return Err(config.wrong(key, "must be null in Gemma 3"));
-        }
-    }
-    let window = config.count("sliding_window")?.unwrap_or(4096);
-    let mut keys: Entries = vec![("attention.sliding_window".to_owned(), (window as u32).into())];
-    let listed = config.array("layer_types")?;
-    if let Some(listed) = listed {
-        if (listed.len() as u64) < sizes.blocks {
-            let problem =
-                format!("must have an entry for each of the {} layers, got {}", sizes.blocks, listed.len());
-            return Err(config.wrong("layer_types", &problem));
-        }
-        let is_local =
-            |value: &serde_json::Value| match value.as_str() {
-                Some("sliding_attention") => Ok(true),
-                Some("full_attention") => Ok(false),
-                _ => Err(config
-                    .wrong("layer_types", "must have \"sliding_attention\" and \"full_attention\" only")),
-            };
-        let pattern: Vec<bool> =
-            listed.iter().take(sizes.blocks as usize).map(is_local).collect::<Result<_, _>>()?;
-        let usual = (0..sizes.blocks).map(|block| (block + 1) % USUAL_PERIOD != 0);
-        if !pattern.iter().copied().eq(usual) {
-            keys.push(("attention.sliding_window_pattern".to_owned(), Value::from(pattern)));
-        }
-        return Ok(keys);
-    }
-    let period = config.count("sliding_window_pattern")?.unwrap_or(USUAL_PERIOD);
-    if period != USUAL_PERIOD {
-        keys.push(("attention.sliding_window_pattern".to_owned(), (period as u32).into()));
-    }
-    Ok(keys)
 }

@@ -15,8 +15,10 @@ pub struct Decoder {
     pub has_bias: bool,
     pub has_qk_norm: bool,
     pub is_tied: bool,
-    /// Gemma's norms, scaled embedding, activation and windows.
+    /// Gemma's norms, scaled embedding and activation.
     pub is_gemma: bool,
+    /// Every other block has a window, and norms after its branches.
+    pub has_windows: bool,
     pub extra: Value,
 }
 
@@ -37,8 +39,21 @@ pub fn decoders() -> Vec<Decoder> {
         has_qk_norm: false,
         is_tied: false,
         is_gemma: false,
+        has_windows: false,
         extra: json!({"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
             "high_freq_factor": 4.0, "original_max_position_embeddings": 64}}),
+    };
+    let gemma3 = Decoder {
+        class: "Gemma3ForCausalLM",
+        model_type: "gemma3_text",
+        head: 16,
+        has_qk_norm: true,
+        is_tied: true,
+        is_gemma: true,
+        has_windows: true,
+        extra: json!({"sliding_window": WINDOW, "rope_local_base_freq": LOCAL_THETA, "sliding_window_pattern": 2,
+            "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 16}),
+        ..llama.clone()
     };
     vec![
         llama.clone(),
@@ -58,16 +73,22 @@ pub fn decoders() -> Vec<Decoder> {
             extra: json!({}),
             ..llama.clone()
         },
+        gemma3.clone(),
         Decoder {
-            class: "Gemma3ForCausalLM",
-            model_type: "gemma3_text",
-            head: 16,
-            has_qk_norm: true,
-            is_tied: true,
-            is_gemma: true,
-            extra: json!({"sliding_window": WINDOW, "rope_local_base_freq": LOCAL_THETA, "sliding_window_pattern": 2,
-                "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 16}),
-            ..llama
+            class: "Gemma2ForCausalLM",
+            model_type: "gemma2",
+            has_qk_norm: false,
+            extra: json!({"sliding_window": WINDOW, "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 16,
+                "attn_logit_softcapping": 2.5, "final_logit_softcapping": 4.0}),
+            ..gemma3.clone()
+        },
+        Decoder {
+            class: "GemmaForCausalLM",
+            model_type: "gemma",
+            has_qk_norm: false,
+            has_windows: false,
+            extra: json!({"hidden_act": "gelu"}),
+            ..gemma3
         },
     ]
 }
@@ -118,7 +139,7 @@ impl Decoder {
                 }
             }
             let mut norms = vec!["input_layernorm", "post_attention_layernorm"];
-            if self.is_gemma {
+            if self.has_windows {
                 norms.extend(["pre_feedforward_layernorm", "post_feedforward_layernorm"]);
             }
             tensors.extend(norms.into_iter().map(|part| norm(&name(part), WIDTH)));
@@ -143,10 +164,10 @@ impl Decoder {
         for block in 0..BLOCKS {
             let part = |part: &str| get(&format!("model.layers.{block}.{part}.weight"));
             let update = self.attention(checkpoint, block, &stream);
-            let after = self.is_gemma.then(|| part("post_attention_layernorm"));
+            let after = self.has_windows.then(|| part("post_attention_layernorm"));
             self.add(&mut stream, update, after);
             let before =
-                part(if self.is_gemma { "pre_feedforward_layernorm" } else { "post_attention_layernorm" });
+                part(if self.has_windows { "pre_feedforward_layernorm" } else { "post_attention_layernorm" });
             let update = stream.iter().map(|x| {
                 let x = self.norm(x, before);
                 let gate = apply(part("mlp.gate_proj"), &x).into_iter().map(|value| self.activate(value));
@@ -155,16 +176,18 @@ impl Decoder {
                 apply(part("mlp.down_proj"), &inner)
             });
             let update = update.collect();
-            let after = self.is_gemma.then(|| part("post_feedforward_layernorm"));
+            let after = self.has_windows.then(|| part("post_feedforward_layernorm"));
             self.add(&mut stream, update, after);
         }
         let head = if self.is_tied { embedding } else { get("lm_head.weight") };
-        stream.iter().map(|x| apply(head, &self.norm(x, get("model.norm.weight")))).collect()
+        let rows = stream.iter().map(|x| apply(head, &self.norm(x, get("model.norm.weight"))));
+        rows.map(|row| row.into_iter().map(|logit| self.capped("final_logit_softcapping", logit)).collect())
+            .collect()
     }
 
     fn attention(&self, checkpoint: &Checkpoint, block: usize, stream: &[Vec<f64>]) -> Vec<Vec<f64>> {
         let part = |part: &str| &checkpoint.tensors[&format!("model.layers.{block}.{part}.weight")];
-        let is_local = self.is_gemma && block.is_multiple_of(2);
+        let is_local = self.has_windows && block.is_multiple_of(2);
         let project = |name: &str, x: &[f64]| {
             let mut out = apply(part(name), x);
             if let Some(bias) = checkpoint.tensors.get(&format!("model.layers.{block}.{name}.bias")) {
@@ -194,8 +217,9 @@ impl Decoder {
             for (head, query) in queries.iter().enumerate() {
                 let shared = head / (self.heads / self.kv_heads);
                 let dot = |key: &[f64]| query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>();
+                let score = |other: usize| dot(&keys[other][shared]) / (self.head as f64).sqrt();
                 let scores: Vec<f64> =
-                    (first..=at).map(|other| dot(&keys[other][shared]) / (self.head as f64).sqrt()).collect();
+                    (first..=at).map(|other| self.capped("attn_logit_softcapping", score(other))).collect();
                 let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let weights: Vec<f64> = scores.iter().map(|score| (score - top).exp()).collect();
                 let sum: f64 = weights.iter().sum();
@@ -216,7 +240,8 @@ impl Decoder {
     /// The first half of a head turns with the second.
     fn turn(&self, head: &[f64], position: usize, is_local: bool) -> Vec<f64> {
         let half = self.head / 2;
-        let theta = if is_local { LOCAL_THETA } else { THETA };
+        let is_other = is_local && self.extra.get("rope_local_base_freq").is_some();
+        let theta = if is_other { LOCAL_THETA } else { THETA };
         let mut turned = head.to_vec();
         for pair in 0..half {
             let frequency = theta.powf(-2.0 * pair as f64 / self.head as f64);
@@ -242,6 +267,11 @@ impl Decoder {
             let smooth = (original / wavelength - low) / (high - low);
             (1.0 - smooth) * frequency / factor + smooth * frequency
         }
+    }
+
+    /// Never above what the config says under that key.
+    fn capped(&self, key: &str, value: f64) -> f64 {
+        self.extra.get(key).and_then(Value::as_f64).map_or(value, |cap| cap * (value / cap).tanh())
     }
 
     fn norm(&self, x: &[f64], weight: &Array) -> Vec<f64> {

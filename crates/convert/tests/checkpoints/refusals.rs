@@ -67,6 +67,64 @@ fn a_size_must_be_there_and_a_size() {
 }
 
 #[test]
+fn what_a_file_cannot_say_of_gemma_is_refused() {
+    let refused = |class: &str, key: &str, value: Value| {
+        let decoder = decoders().into_iter().find(|decoder| decoder.class == class).unwrap();
+        let mut checkpoint = decoder.checkpoint();
+        checkpoint.config[key] = value;
+        checkpoint.refused()
+    };
+    let layers = |kinds: [&str; 3]| json!(kinds.map(|kind| format!("{kind}_attention")));
+    for (class, key, value, expected) in [
+        (
+            "Gemma3ForCausalLM",
+            "query_pre_attn_scalar",
+            json!(32),
+            "must be 16 in a model of this shape, got 32",
+        ),
+        (
+            "Gemma2ForCausalLM",
+            "query_pre_attn_scalar",
+            json!(null),
+            "must be 16 in a model of this shape, got 256",
+        ),
+        ("Gemma2ForCausalLM", "attn_logit_softcapping", json!(null), "must be above 0 in Gemma 2"),
+        ("Gemma2ForCausalLM", "final_logit_softcapping", json!(-1), "must be above 0 in Gemma 2"),
+        ("Gemma3ForCausalLM", "final_logit_softcapping", json!(30), "must be null in Gemma 3"),
+        ("Gemma2ForCausalLM", "layer_types", layers(["full", "sliding", "full"]), "beginning with the first"),
+        ("Gemma2ForCausalLM", "layer_types", json!(["full_attention"]), "for each of the 3 layers, got 1"),
+        ("Gemma3ForCausalLM", "layer_types", layers(["full", "half", "full"]), "\"full_attention\" only"),
+        (
+            "GemmaForCausalLM",
+            "hidden_activation",
+            json!("gelu"),
+            "must be \"gelu_pytorch_tanh\", got \"gelu\"",
+        ),
+    ] {
+        let text = refused(class, key, value);
+        assert!(
+            text.starts_with(&format!("config.json: `{key}` must")) && text.ends_with(expected),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_window_that_is_listed_as_usual_is_the_usual_one() {
+    let decoder = decoders().into_iter().find(|decoder| decoder.class == "Gemma2ForCausalLM").unwrap();
+    let mut checkpoint = decoder.checkpoint();
+    let before = checkpoint.convert(None).unwrap().open().header().metadata.clone();
+    checkpoint.config["layer_types"] = json!(["sliding_attention", "full_attention", "sliding_attention"]);
+    assert_eq!(checkpoint.convert(None).unwrap().open().header().metadata, before);
+    let config = checkpoint.config.as_object_mut().unwrap();
+    config.remove("attn_logit_softcapping");
+    config.remove("final_logit_softcapping");
+    let usual = checkpoint.convert(None).unwrap().open().header().metadata.clone();
+    let caps = ["attn", "final"].map(|kind| usual.get(&format!("gemma2.{kind}_logit_softcapping")).cloned());
+    assert_eq!(caps, [Some(50f32.into()), Some(30f32.into())]);
+}
+
+#[test]
 fn sizes_that_no_file_backs_cost_nothing() {
     for key in [
         "num_hidden_layers",
