@@ -19,6 +19,8 @@ pub struct Sequence {
     pub resume_at: usize,
     /// Report the log probability of each token, and of so many best candidates.
     pub logprobs: Option<u8>,
+    /// Positions that it may use of those that its slot has; `None` = all.
+    pub context_length: Option<usize>,
     /// When the context is full: drop the older half instead of finishing.
     pub shift: bool,
     /// How many of the prompt's first tokens a shift keeps (`num_keep`).

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use api::ollama::QUEUE_FULL;
 use api::{Code, Error};
@@ -52,10 +53,13 @@ struct State {
 struct Line {
     members: VecDeque<Member>,
     load: Option<Load>,
+    /// Its head waits for a place to load the model at.
+    wants_place: bool,
 }
 
 struct Member {
     id: u64,
+    began: Instant,
     turn: Arc<Notify>,
 }
 
@@ -84,6 +88,16 @@ pub enum End {
     Back,
 }
 
+/// Whose turn it is among the heads of all lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rank {
+    InTime,
+    /// It has waited long, and longer than all others.
+    Overdue,
+    /// Another one that waits for a place is overdue: it goes first.
+    AfterOthers,
+}
+
 /// A place in the line of a model. Dropping it, for whatever reason, lets the next one move up.
 pub struct Place {
     admission: Admission,
@@ -110,8 +124,14 @@ impl Admission {
     }
 
     /// Joins the line. Whoever finds somebody before it waits, which may be refused; the first in line needs no
-    /// ticket until it has to wait ([`Pass::wait`]).
-    pub fn join(&self, key: &str, end: End, pass: &mut Pass, limit: u32) -> Result<Place, Error> {
+    /// ticket until it has to wait ([`Pass::wait`]). `began` is when the request came.
+    pub fn join(
+        &self,
+        key: &str,
+        (end, began): (End, Instant),
+        pass: &mut Pass,
+        limit: u32,
+    ) -> Result<Place, Error> {
         let mut state = self.lock();
         if state.lines.contains_key(key) && matches!(pass, Pass::None) {
             state.count_one(limit)?;
@@ -119,7 +139,7 @@ impl Admission {
         }
         state.next_id += 1;
         let (id, turn) = (state.next_id, Arc::new(Notify::new()));
-        let member = Member { id, turn: turn.clone() };
+        let member = Member { id, began, turn: turn.clone() };
         let line = state.lines.entry(key.to_owned()).or_default();
         match end {
             End::Front => line.members.push_front(member),
@@ -195,6 +215,30 @@ impl Place {
         }
     }
 
+    /// Says whether this head waits for a place to load its model at.
+    pub fn wants_place(&self, wants: bool) {
+        if let Some(line) = self.admission.lock().lines.get_mut(&self.key) {
+            line.wants_place = wants;
+        }
+    }
+
+    /// How this head stands to those of other lines, when nobody should wait for a place longer than `patience`.
+    pub fn rank(&self, patience: Duration) -> Rank {
+        let state = self.admission.lock();
+        let head = |key: &str| state.lines.get(key).and_then(|line| line.members.front());
+        let Some(own) = head(&self.key) else { return Rank::InTime };
+        let is_before = |other: &Line| {
+            other.wants_place
+                && other.members.front().is_some_and(|head| {
+                    head.began.elapsed() >= patience && (head.began, head.id) < (own.began, own.id)
+                })
+        };
+        if state.lines.values().any(is_before) {
+            return Rank::AfterOthers;
+        }
+        if own.began.elapsed() >= patience { Rank::Overdue } else { Rank::InTime }
+    }
+
     fn is_head(&self) -> bool {
         let state = self.admission.lock();
         let line = state.lines.get(&self.key);
@@ -206,6 +250,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.admission.lock();
         let Some(line) = state.lines.get_mut(&self.key) else { return };
+        if line.members.front().is_some_and(|head| head.id == self.id) {
+            // What it wanted the next one may not.
+            line.wants_place = false;
+        }
         line.members.retain(|member| member.id != self.id);
         if let Some(head) = line.members.front() {
             head.turn.notify_one();
@@ -231,7 +279,7 @@ mod tests {
 
     fn join(admission: &Admission, key: &str, limit: u32) -> Result<Waiter, Error> {
         let mut pass = Pass::None;
-        let place = admission.join(key, End::Back, &mut pass, limit)?;
+        let place = admission.join(key, (End::Back, Instant::now()), &mut pass, limit)?;
         Ok(Waiter { place, pass })
     }
 
@@ -280,12 +328,34 @@ mod tests {
     async fn an_interrupted_request_goes_first_and_needs_no_ticket() {
         let admission = Admission::default();
         let first = join(&admission, KEY, 0).unwrap();
-        let interrupted = admission.join(KEY, End::Front, &mut Pass::Interrupted, 0).unwrap();
+        let interrupted =
+            admission.join(KEY, (End::Front, Instant::now()), &mut Pass::Interrupted, 0).unwrap();
         interrupted.turn().await;
         assert!(first.place.turn().now_or_never().is_none());
         drop(interrupted);
         first.place.turn().await;
         assert_eq!(admission.waiting(), 0);
+    }
+
+    #[test]
+    fn who_waits_for_a_place_too_long_goes_before_those_who_came_later() {
+        let admission = Admission::default();
+        let [first, second] = ["a", "b"].map(|key| join(&admission, key, 9).unwrap().place);
+        let ranks = |patience| [first.rank(patience), second.rank(patience)];
+        assert_eq!(ranks(Duration::MAX), [Rank::InTime; 2]);
+        // Waiting for a slot of a model that is loaded keeps nobody from a place.
+        assert_eq!(ranks(Duration::ZERO), [Rank::Overdue; 2]);
+        first.wants_place(true);
+        assert_eq!(ranks(Duration::ZERO), [Rank::Overdue, Rank::AfterOthers]);
+        assert_eq!(ranks(Duration::MAX), [Rank::InTime; 2]);
+        second.wants_place(true);
+        assert_eq!(ranks(Duration::ZERO), [Rank::Overdue, Rank::AfterOthers]);
+        let next = join(&admission, "a", 9).unwrap().place;
+        drop(first);
+        assert_eq!(
+            (second.rank(Duration::ZERO), next.rank(Duration::ZERO)),
+            (Rank::Overdue, Rank::AfterOthers)
+        );
     }
 
     #[tokio::test]

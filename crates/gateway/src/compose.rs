@@ -89,6 +89,7 @@ pub fn generate(model: &Model, request: GenerateRequest, circumstances: Circumst
         render_only: request.debug_render_only,
         keep_alive_ns: request.keep_alive.map(keep_alive_ns),
         resume: None,
+        context_length: errand.load.num_ctx,
     };
     Ok(Composed { request, errand })
 }
@@ -117,6 +118,7 @@ pub fn chat(model: &Model, request: ChatRequest, circumstances: Circumstances) -
         render_only: request.debug_render_only,
         keep_alive_ns: request.keep_alive.map(keep_alive_ns),
         resume: None,
+        context_length: errand.load.num_ctx,
     };
     Ok(Composed { request, errand })
 }

@@ -22,7 +22,7 @@ use protocol::v1::{
 use registry::Registry;
 use tonic::{Status, Streaming};
 
-use crate::admission::{Admission, End, Load, LoadFailure, Loaded, Place};
+use crate::admission::{Admission, End, Load, LoadFailure, Loaded, Place, Rank};
 use crate::cluster::{Client, Cluster, Slot};
 use crate::compose::Composed;
 use crate::errand::Errand;
@@ -30,8 +30,8 @@ use crate::frames::Parts;
 use crate::resume;
 
 use decide::{Decision, Present};
-use journey::Avoided;
 pub use journey::Journey;
+use journey::Standing;
 
 /// The head of a line is woken by every change. Should a worker of another version keep one to itself, the head
 /// looks again after this.
@@ -48,6 +48,8 @@ struct Shared {
     admission: Admission,
     /// How long a load may make no progress.
     load_timeout: Option<Duration>,
+    /// How long a request waits for a place that others keep busy, before they have to make room.
+    patience: Duration,
 }
 
 /// How a request came to its worker.
@@ -79,9 +81,14 @@ impl Route {
 // === impl Dispatcher ===
 
 impl Dispatcher {
-    pub fn new(cluster: Cluster, registry: Registry, load_timeout: Option<Duration>) -> Dispatcher {
+    pub fn new(
+        cluster: Cluster,
+        registry: Registry,
+        load_timeout: Option<Duration>,
+        patience: Duration,
+    ) -> Dispatcher {
         let admission = Admission::default();
-        Dispatcher { shared: Arc::new(Shared { cluster, registry, admission, load_timeout }) }
+        Dispatcher { shared: Arc::new(Shared { cluster, registry, admission, load_timeout, patience }) }
     }
 
     pub fn admission(&self) -> &Admission {
@@ -216,18 +223,24 @@ impl Dispatcher {
         }
         let end = if journey.returns { End::Front } else { End::Back };
         let limit = shared.max_queue();
-        let place = shared.admission.join(errand.replica_key(), end, &mut journey.pass, limit)?;
+        let place =
+            shared.admission.join(errand.replica_key(), (end, journey.began), &mut journey.pass, limit)?;
         loop {
             place.turn().await;
             // Before the look: whatever changes after it is seen.
             let mut changes = shared.cluster.changes();
-            let load = match look(shared, journey)? {
+            let rank = place.rank(shared.patience);
+            journey.standing.is_overdue = rank == Rank::Overdue;
+            let decision = look(shared, journey)?;
+            place.wants_place(decision.wants_place());
+            let load = match decision {
                 Decision::Found(found) => return Ok(found),
-                Decision::Load => Some(shared.clone().share_load(&place, errand, journey)),
-                Decision::Wait(reason) => {
+                Decision::Load if rank != Rank::AfterOthers => {
+                    Some(shared.clone().share_load(&place, errand, journey))
+                }
+                Decision::Load | Decision::Wait(_) => {
                     let load = place.current_load();
                     if load.is_none() {
-                        tracing::debug!(%reason, "request waits");
                         journey.pass.wait(&shared.admission, shared.max_queue())?;
                     }
                     load
@@ -263,8 +276,8 @@ impl Shared {
 
     /// The load that the line of this request shares; begun now if there is none.
     fn share_load(self: Arc<Self>, place: &Place, errand: &Errand, journey: &Journey) -> Load {
-        let (errand, avoid, has_loaded) = (errand.clone(), journey.avoid.clone(), journey.has_loaded);
-        place.share_load(async move { self.load_somewhere(&errand, &avoid, has_loaded).await }.boxed())
+        let (errand, standing) = (errand.clone(), journey.standing.clone());
+        place.share_load(async move { self.load_somewhere(&errand, &standing).await }.boxed())
     }
 
     /// Takes in how a load ended. What may work out a moment later is waited for; the rest is the client's answer.
@@ -278,7 +291,7 @@ impl Shared {
         place.load_ended(load);
         let LoadFailure { link, error } = match outcome {
             Ok(loaded) => {
-                journey.has_loaded |= loaded == Loaded::Here;
+                journey.standing.has_loaded |= loaded == Loaded::Here;
                 return Ok(());
             }
             Err(failure) => failure,

@@ -3,6 +3,7 @@
 use api::KeepAlive;
 use api::options::LoadOptions;
 use protocol::v1;
+use registry::placement::Context;
 use store::Model;
 
 use crate::compose::{Circumstances, keep_alive_ns};
@@ -16,8 +17,8 @@ pub struct Errand {
     /// Bytes of all its blobs: the least that it takes in memory.
     pub size_bytes: u64,
     pub load: v1::LoadOptions,
-    /// Positions that the request or its model insists on; 0 = any replica will do (C6).
-    pub context_wanted: u32,
+    /// What a replica must have to serve it (C6).
+    pub context: Context,
     /// What the request says about keep-alive; `None` leaves a loaded replica's as it is.
     pub keep_alive_ns: Option<i64>,
     /// What holds for a replica that this request loads.
@@ -31,11 +32,11 @@ impl Errand {
         keep_alive: Option<KeepAlive>,
         circumstances: Circumstances,
     ) -> Errand {
-        let context_wanted = match load.num_ctx {
-            ..=0 => 0,
+        // The request's or the Modelfile's, else the operator's, else the worker's own.
+        let num_ctx = match load.num_ctx {
+            ..=0 => circumstances.context_length,
             wanted => u32::try_from(wanted.max(MIN_CONTEXT)).unwrap_or(u32::MAX),
         };
-        let num_ctx = if context_wanted == 0 { circumstances.context_length } else { context_wanted };
         Errand {
             model: described(model),
             size_bytes: model.size,
@@ -45,7 +46,7 @@ impl Errand {
                 num_gpu: i32::try_from(load.num_gpu).unwrap_or(-1),
                 num_thread: u32::try_from(load.num_thread).unwrap_or(0),
             },
-            context_wanted,
+            context: if num_ctx == 0 { Context::Usual } else { Context::AtLeast(num_ctx) },
             keep_alive_ns: keep_alive.map(keep_alive_ns),
             first_keep_alive_ns: keep_alive.or(circumstances.keep_alive).map(keep_alive_ns),
         }

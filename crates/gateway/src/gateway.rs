@@ -39,6 +39,9 @@ pub struct Config {
     pub context_length: u32,
     /// `OLLAMA_LOAD_TIMEOUT`: how long a load may make no progress; `None` = as long as it likes.
     pub load_timeout: Option<Duration>,
+    /// How long a request waits for a place that other models keep busy, before one of them has to make room: it
+    /// finishes what it runs and takes nothing new.
+    pub patience: Duration,
     /// How large a JSON body may be. Blobs have no bound.
     pub max_body_bytes: usize,
     /// How long requests that run at the shutdown may go on.
@@ -91,6 +94,7 @@ impl Config {
             keep_alive: None,
             context_length: 0,
             load_timeout: Some(Duration::from_secs(300)),
+            patience: Duration::from_secs(5),
             max_body_bytes: MAX_BODY_BYTES,
             drain: Duration::from_secs(30),
             supports,
@@ -109,7 +113,8 @@ impl Gateway {
         // Parsed here so that a bad rule is found before a port is bound.
         guard.at(SocketAddr::from(([127, 0, 0, 1], 0)))?;
         let cluster = Cluster::default();
-        let dispatcher = Dispatcher::new(cluster.clone(), registry.clone(), config.load_timeout);
+        let dispatcher =
+            Dispatcher::new(cluster.clone(), registry.clone(), config.load_timeout, config.patience);
         let transfer = Transfer::new(&store, config.transfer.clone());
         Ok(Gateway { app: Arc::new(App { config, store, transfer, registry, cluster, dispatcher }), guard })
     }

@@ -12,7 +12,7 @@ mod scene;
 mod tests;
 mod victims;
 
-use scene::{Candidate, Scene};
+use scene::{Candidate, Place, Scene};
 
 /// What requests ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,12 +20,25 @@ pub struct Demand {
     pub replica_key: String,
     /// What the model takes in memory; 0 = not known, fits everywhere.
     pub size_bytes: u64,
-    /// Positions that a slot must have; 0 = as it comes. A replica with more serves it too (C6).
-    pub context_length: u32,
+    pub context: Context,
     /// How many requests wait for this model now, this one included. Decides whether another replica is worth it.
     pub waiting: u32,
+    /// It has waited so long that busy replicas make room, too: they finish what they run and take nothing new.
+    pub is_overdue: bool,
     /// Workers that this request has failed on.
     pub exclude: Vec<String>,
+}
+
+/// Positions that a slot must have. A replica with more serves it too (C6), and so does one that has all that its model
+/// can have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Context {
+    /// As it comes.
+    #[default]
+    Any,
+    /// What its worker gives when nobody names a number.
+    Usual,
+    AtLeast(u32),
 }
 
 /// What the gateway knows of the workers beyond the view, from their status streams.
@@ -83,8 +96,10 @@ pub enum Reason {
     Loading,
     /// Another replica is on its way out and makes room.
     Unloading,
-    /// Every replica that could serve it, or make room for it, is busy.
+    /// Every replica that could serve it is busy.
     Busy,
+    /// Every replica that could make room for it is busy.
+    NoRoom,
     /// No worker is large enough, ever. Waiting is in vain unless a larger one joins.
     TooLarge { needed_bytes: u64, largest_bytes: u64 },
 }
@@ -93,6 +108,11 @@ pub enum Reason {
 /// can run at once: otherwise a slot is free sooner than the load is done.
 fn is_worth_another(demand: &Demand, slots: u32) -> bool {
     demand.waiting >= slots.max(1)
+}
+
+/// The workers that have a replica which could serve the demand, busy or not.
+pub fn ready(view: &ClusterView, live: &Live, demand: &Demand) -> Vec<String> {
+    Scene::new(view, live, demand).ready().into_iter().map(|ready| ready.worker.to_owned()).collect()
 }
 
 /// Which idle replicas should go now, without anybody asking for their place: more are loaded than the limit allows,
@@ -105,7 +125,7 @@ pub fn surplus(view: &ClusterView, live: &Live) -> Vec<ReplicaId> {
 }
 
 /// What to do for `demand`. The order of preference: a free slot, a load that is under way, an empty place, an idle
-/// replica's place.
+/// replica's place, and when it is overdue a busy one's.
 pub fn plan(view: &ClusterView, live: &Live, demand: &Demand) -> Plan {
     let scene = Scene::new(view, live, demand);
     let ready = scene.ready();
@@ -140,7 +160,9 @@ fn load_without_evicting(scene: &Scene) -> Option<Plan> {
     if scene.permits_to_free() > 0 {
         return None;
     }
-    let fitting = scene.places().filter(|place| place.memory_missing(scene.demand.size_bytes) == 0);
+    let has_room =
+        |place: &Place| place.too_small.is_none() && place.memory_missing(scene.demand.size_bytes) == 0;
+    let fitting = scene.places().filter(has_room);
     let best = fitting.min_by_key(|place| place.rank())?;
     Some(Plan::Load { worker: best.id.to_owned(), evict: Vec::new() })
 }
@@ -171,7 +193,7 @@ fn why_not(scene: &Scene) -> Reason {
             Reason::TooLarge { needed_bytes, largest_bytes }
         }
         Some(_) if scene.is_unloading() => Reason::Unloading,
-        Some(_) => Reason::Busy,
+        Some(_) => Reason::NoRoom,
     }
 }
 
@@ -182,6 +204,7 @@ impl fmt::Display for Reason {
             Reason::Loading => f.write_str("the model is being loaded"),
             Reason::Unloading => f.write_str("another model is being unloaded"),
             Reason::Busy => f.write_str("every replica is busy"),
+            Reason::NoRoom => f.write_str("every other model that could make room is busy"),
             Reason::TooLarge { needed_bytes, largest_bytes } => {
                 write!(
                     f,

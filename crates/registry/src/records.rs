@@ -21,6 +21,9 @@ pub struct WorkerRecord {
     /// What models may use in all, over devices and host; 0 = not known.
     #[serde(default)]
     pub memory_bytes: u64,
+    /// Positions that a slot gets here when nobody names a number; 0 = not known.
+    #[serde(default)]
+    pub context_length: u32,
     /// Of the program.
     #[serde(default)]
     pub version: String,

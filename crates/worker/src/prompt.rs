@@ -51,9 +51,14 @@ impl Prompts {
         Prompts { info, tokenizer, templates }
     }
 
-    /// `today` is the local date; some templates put it into the system message.
-    pub fn build(&self, request: &GenerateRequest, today: Date) -> Result<Prompt, Error> {
-        let window = Window::new(self.info.context_length, request);
+    /// Within `context_length` tokens. `today` is the local date; some templates put it into the system message.
+    pub fn build(
+        &self,
+        request: &GenerateRequest,
+        context_length: usize,
+        today: Date,
+    ) -> Result<Prompt, Error> {
+        let window = Window::new(context_length, request);
         match &request.input {
             Some(Input::Raw(text)) => {
                 self.finish(self.tokenize(text, request)?, window, Reading::plain(request))

@@ -44,6 +44,19 @@ struct Inner {
 pub struct Loaded {
     pub runner: Runner,
     pub prompts: Prompts,
+    /// Positions that a request gets which names no number, if a slot has them.
+    pub usual_context: usize,
+}
+
+impl Loaded {
+    /// Positions that a request may use; 0 wished = the usual number.
+    pub fn context_length(&self, wished: u32) -> usize {
+        let wished = match wished {
+            0 => self.usual_context,
+            wished => usize::try_from(wished).unwrap_or(usize::MAX),
+        };
+        wished.clamp(1, self.runner.info().context_length)
+    }
 }
 
 /// A request's hold on a replica, as long as its answer: it is not idle meanwhile.

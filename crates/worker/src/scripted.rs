@@ -87,7 +87,8 @@ impl Scripted {
             let prompt_tokens = running.sequence.prompt.len();
             events.push(Event::Prefilled { id, prompt_tokens, cached_tokens: 0 });
         }
-        let finish = running.finished(self.info.context_length);
+        let context_length = context_length_of(&running.sequence, &self.info);
+        let finish = running.finished(context_length);
         if let Some(reason) = finish {
             events.push(Event::Finished { id, reason });
             return false;
@@ -95,7 +96,7 @@ impl Scripted {
         let (token, logprob) = running.next();
         events.push(Event::Token { id, token, logprob });
         // The reason comes with the last token, not a step later.
-        match running.finished(self.info.context_length) {
+        match running.finished(context_length) {
             Some(reason @ FinishReason::Length) => {
                 events.push(Event::Finished { id, reason });
                 false
@@ -103,6 +104,10 @@ impl Scripted {
             _ => true,
         }
     }
+}
+
+fn context_length_of(sequence: &Sequence, info: &Info) -> usize {
+    sequence.context_length.map_or(info.context_length, |wished| wished.min(info.context_length))
 }
 
 /// What a replica claims to take.
@@ -122,7 +127,8 @@ impl Engine for Scripted {
     }
 
     fn admit(&mut self, sequence: Sequence) -> Result<(), Error> {
-        let (tokens, context_length) = (sequence.prompt.len(), self.info.context_length);
+        let tokens = sequence.prompt.len();
+        let context_length = context_length_of(&sequence, &self.info);
         let vocab_size = self.info.vocab_size;
         let given = tokens.saturating_sub(sequence.resume_at);
         if self.running.contains_key(&sequence.id) {

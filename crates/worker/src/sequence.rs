@@ -45,7 +45,8 @@ fn max_tokens(options: &Options, context_length: usize) -> usize {
         .map_or(bound, |tokens| tokens.min(bound))
 }
 
-/// The sequence of a prompt, which ends with the tokens that another worker has emitted.
+/// The sequence of a prompt, which ends with the tokens that another worker has emitted. `context_length` is what it may
+/// use of its slot.
 pub fn sequence(request: &GenerateRequest, prompt: Vec<u32>, context_length: usize) -> Sequence {
     let options = request.options.clone().unwrap_or_default();
     let emitted = request.resume.as_ref().map_or(0, |resume| resume.emitted_ids.len());
@@ -59,6 +60,7 @@ pub fn sequence(request: &GenerateRequest, prompt: Vec<u32>, context_length: usi
         sampling: sampling(&options),
         max_tokens: Some(max_tokens(&options, context_length).saturating_sub(emitted)),
         resume_at: emitted,
+        context_length: Some(context_length),
         logprobs: request.logprobs.then(|| u8::try_from(request.top_logprobs).unwrap_or(u8::MAX)),
         shift: request.shift,
         keep,

@@ -67,6 +67,7 @@ impl Worker {
             address: config.address.clone(),
             devices: config.devices.clone(),
             memory_bytes: config.gauge.measure().total_bytes,
+            context_length: u32::try_from(config.context_length).unwrap_or(u32::MAX),
             version: config.version.clone(),
             ..WorkerRecord::default()
         };

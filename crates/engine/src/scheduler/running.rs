@@ -54,8 +54,10 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// `bos` is kept by a shift in addition to what the sequence asks for.
+    /// `context_length` is what its slot has. `bos` is kept by a shift in addition to what the sequence asks for.
     pub fn new(sequence: Sequence, context_length: usize, bos: Option<u32>) -> Result<Running, Error> {
+        let context_length =
+            sequence.context_length.map_or(context_length, |wished| wished.clamp(1, context_length));
         let prompt = sequence.prompt;
         let Some(given) = prompt.len().checked_sub(sequence.resume_at).filter(|&given| given > 0) else {
             return Err(Error::EmptyPrompt);

@@ -3,13 +3,12 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use api::{Error, Result};
-use registry::ReplicaState;
-use registry::placement::{self, Demand, Live, Plan, Reason};
+use registry::placement::{self, Context, Demand, Live, Plan, Reason};
 
 use crate::cluster::Slot;
 use crate::errand::Errand;
 
-use super::{Avoided, Journey, Shared};
+use super::{Journey, Shared, Standing};
 
 /// A worker that is known but cannot be reached may be back in a moment, or has just been started. After this, which
 /// is a lease's time, it is either back or gone.
@@ -31,10 +30,17 @@ pub(super) enum Decision<T> {
     Wait(Reason),
 }
 
+impl<T> Decision<T> {
+    /// Whether a place must be found to load the model at.
+    pub(super) fn wants_place(&self) -> bool {
+        matches!(self, Decision::Load | Decision::Wait(Reason::NoRoom | Reason::Unloading))
+    }
+}
+
 impl Shared {
     /// Looks for a slot to run in, and takes it.
     pub(super) fn find_slot(&self, errand: &Errand, journey: &mut Journey) -> Result<Decision<Slot>> {
-        let demand = self.demand(errand, &journey.avoid, journey.has_loaded);
+        let demand = self.demand(errand, &journey.standing);
         let reason = match placement::plan(&self.registry.view(), &self.live(), &demand) {
             Plan::Use(workers) => {
                 let slot =
@@ -47,45 +53,43 @@ impl Shared {
             Plan::Load { .. } => return Ok(Decision::Load),
             Plan::Wait(reason) => reason,
         };
+        tracing::debug!(%reason, "request waits");
         self.check_hope(reason, journey)?;
         Ok(Decision::Wait(reason))
     }
 
     /// Looks for a replica, busy or not.
     pub(super) fn find_present(&self, errand: &Errand, journey: &mut Journey) -> Result<Decision<Present>> {
-        let demand = self.demand(errand, &journey.avoid, journey.has_loaded);
-        let live = self.live();
-        let plan = placement::plan(&self.registry.view(), &live, &demand);
-        let here = |id: &String| {
-            let replica = live.workers.get(id)?.replicas.get(&demand.replica_key)?;
-            Some(Present { worker: id.clone(), context_length: replica.context_length })
+        let demand = self.demand(errand, &journey.standing);
+        let (view, live) = (self.registry.view(), self.live());
+        let here = |id: String| {
+            let replica = live.workers.get(&id)?.replicas.get(&demand.replica_key)?;
+            Some(Present { context_length: replica.context_length, worker: id })
         };
-        let found = match &plan {
-            // Placement knows how much context the model can have at most.
-            Plan::Use(workers) => workers.iter().find_map(here),
-            _ => live.workers.keys().filter(|id| is_present(&live, &demand, id)).find_map(here),
-        };
-        match (found, plan) {
-            (Some(present), _) => Ok(Decision::Found(present)),
-            (None, Plan::Load { .. }) => Ok(Decision::Load),
+        if let Some(present) = placement::ready(&view, &live, &demand).into_iter().find_map(here) {
+            return Ok(Decision::Found(present));
+        }
+        match placement::plan(&view, &live, &demand) {
+            Plan::Load { .. } => Ok(Decision::Load),
             // The records are ahead of the worker's status.
-            (None, Plan::Use(_)) => Ok(Decision::Wait(Reason::Loading)),
-            (None, Plan::Wait(reason)) => {
+            Plan::Use(_) => Ok(Decision::Wait(Reason::Loading)),
+            Plan::Wait(reason) => {
                 self.check_hope(reason, journey)?;
                 Ok(Decision::Wait(reason))
             }
         }
     }
 
-    pub(super) fn demand(&self, errand: &Errand, avoid: &Avoided, has_loaded: bool) -> Demand {
+    pub(super) fn demand(&self, errand: &Errand, standing: &Standing) -> Demand {
         let waiting = self.admission.line_length(errand.replica_key());
         Demand {
             replica_key: errand.replica_key().to_owned(),
             size_bytes: errand.size_bytes,
             // What was loaded for this request is the most that it gets.
-            context_length: if has_loaded { 0 } else { errand.context_wanted },
+            context: if standing.has_loaded { Context::Any } else { errand.context },
             waiting: waiting.max(1),
-            exclude: avoid.active(&self.cluster),
+            is_overdue: standing.is_overdue,
+            exclude: standing.avoid.active(&self.cluster),
         }
     }
 
@@ -108,20 +112,10 @@ impl Shared {
                 }
                 Err(Error::unavailable(NO_WORKER))
             }
-            Reason::Loading | Reason::Unloading | Reason::Busy => {
+            Reason::Loading | Reason::Unloading | Reason::Busy | Reason::NoRoom => {
                 journey.alone_since = None;
                 Ok(())
             }
         }
     }
-}
-
-/// Whether a worker has it ready, be a slot free or not.
-fn is_present(live: &Live, demand: &Demand, id: &String) -> bool {
-    let Some(worker) = live.workers.get(id) else { return false };
-    let replica = worker.replicas.get(&demand.replica_key);
-    let is_ready = replica.is_some_and(|replica| {
-        replica.state == ReplicaState::Ready && replica.context_length >= demand.context_length
-    });
-    is_ready && !worker.is_unreachable && !demand.exclude.contains(id)
 }

@@ -18,17 +18,25 @@ const AVOID_FOR: Duration = Duration::from_secs(5);
 
 pub struct Journey {
     pub(super) pass: Pass,
-    began: Instant,
+    pub(super) began: Instant,
     /// Spent in loads.
     pub(super) loaded: Duration,
     setbacks: u32,
-    pub(super) avoid: Avoided,
     /// It had its turn and was sent back.
     pub(super) returns: bool,
-    /// A replica was loaded for its sake, so a context that is still too small is the most there is.
-    pub(super) has_loaded: bool,
+    pub(super) standing: Standing,
     /// Since when no worker can be reached.
     pub(super) alone_since: Option<tokio::time::Instant>,
+}
+
+/// What a request has met, as far as placement asks.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standing {
+    pub avoid: Avoided,
+    /// A replica was loaded for its sake, so a context that is still too small is the most there is.
+    pub has_loaded: bool,
+    /// It has waited so long that busy replicas make room.
+    pub is_overdue: bool,
 }
 
 /// Workers that this request has failed on. Others find out for themselves.
@@ -44,9 +52,8 @@ impl Journey {
             began: Instant::now(),
             loaded: Duration::ZERO,
             setbacks: 0,
-            avoid: Avoided::default(),
             returns: false,
-            has_loaded: false,
+            standing: Standing::default(),
             alone_since: None,
         }
     }
@@ -54,7 +61,7 @@ impl Journey {
     /// Of a request whose worker was lost in the middle of the answer.
     pub fn interrupted(lost: Link) -> Journey {
         let mut journey = Journey { pass: Pass::Interrupted, returns: true, ..Journey::new() };
-        journey.avoid.add(lost);
+        journey.standing.avoid.add(lost);
         journey
     }
 
@@ -81,7 +88,7 @@ impl Journey {
         }
         tracing::info!(worker, code = error.code.name(), %error, "sent back, trying again");
         if let Some(link) = link.filter(|_| error.code == Code::Unavailable) {
-            self.avoid.add(link);
+            self.standing.avoid.add(link);
         }
         Ok(())
     }

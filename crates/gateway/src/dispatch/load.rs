@@ -12,7 +12,7 @@ use registry::placement::{self, Plan, Reason};
 use crate::admission::{LoadFailure, Loaded};
 use crate::errand::Errand;
 
-use super::{Avoided, LOOK_AGAIN, Shared};
+use super::{LOOK_AGAIN, Shared, Standing};
 
 impl Shared {
     /// Loads the model where placement says, after making room there. Plans only once it holds the lock, and again
@@ -21,26 +21,20 @@ impl Shared {
     pub(super) async fn load_somewhere(
         &self,
         errand: &Errand,
-        avoid: &Avoided,
-        has_loaded: bool,
+        standing: &Standing,
     ) -> Result<Loaded, LoadFailure> {
         let lock = self.registry.lock(&format!("load/{}", errand.replica_key())).await;
         let lock = lock.map_err(|error| LoadFailure { link: None, error: error.into() })?;
-        let outcome = self.make_room_and_load(errand, avoid, has_loaded).await;
+        let outcome = self.make_room_and_load(errand, standing).await;
         lock.release().await;
         outcome
     }
 
-    async fn make_room_and_load(
-        &self,
-        errand: &Errand,
-        avoid: &Avoided,
-        has_loaded: bool,
-    ) -> Result<Loaded, LoadFailure> {
+    async fn make_room_and_load(&self, errand: &Errand, standing: &Standing) -> Result<Loaded, LoadFailure> {
         let mut evicted = BTreeSet::new();
         loop {
             let mut changes = self.cluster.changes();
-            let demand = self.demand(errand, avoid, has_loaded);
+            let demand = self.demand(errand, standing);
             match placement::plan(&self.registry.view(), &self.live(), &demand) {
                 Plan::Load { worker, evict } if evict.is_empty() => {
                     let link = self.cluster.link(&worker);

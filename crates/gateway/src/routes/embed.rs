@@ -109,6 +109,7 @@ async fn run(app: &Arc<App>, call: &Call, wanted: Wanted<'_>) -> Result<(v1::Emb
         dimensions: wanted.dimensions,
         normalize: wanted.normalize,
         keep_alive_ns: errand.keep_alive_ns,
+        context_length: errand.load.num_ctx,
     };
     app.dispatcher.embed(&errand, request).await.map_err(|error| match (error.code, wanted.wording) {
         (Code::Internal, Wording::Usual) => Error::invalid(error.message),

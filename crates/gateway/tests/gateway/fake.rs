@@ -27,6 +27,7 @@ use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status};
 
 pub use script::{Machine, ended, said, text};
+use script::{USUAL_CONTEXT, context_length, expires};
 
 /// Enough to never run out.
 const ENDLESS: usize = 1 << 20;
@@ -99,6 +100,7 @@ impl Fake {
             address: format!("fake-{id}"),
             devices: vec![Device { kind: machine.device.into(), ..Device::default() }],
             memory_bytes: machine.memory_bytes,
+            context_length: USUAL_CONTEXT,
             ..WorkerRecord::default()
         };
         let session = registry.announce(record).await.unwrap();
@@ -472,7 +474,7 @@ impl Shared {
             let status = &mut replicas.get_mut(&key).unwrap().status;
             status.state = State::Ready as i32;
             status.slots = if request.num_parallel == 0 { self.slots } else { request.num_parallel };
-            status.context_length = if options.num_ctx == 0 { 2048 } else { options.num_ctx.min(8192) };
+            status.context_length = context_length(options.num_ctx);
             status.clone()
         };
         self.changed();
@@ -493,8 +495,4 @@ impl Drop for Abort<'_> {
             self.shared.changed();
         }
     }
-}
-
-fn expires(keep_alive_ns: i64) -> i64 {
-    if keep_alive_ns < 0 { i64::MAX } else { keep_alive_ns }
 }

@@ -1,5 +1,7 @@
 //! Loading on demand, evicting, and what happens when neither works.
 
+use std::time::Duration;
+
 use api::{Code, Error};
 use registry::Limits;
 use serde_json::json;
@@ -91,6 +93,32 @@ async fn a_busy_model_is_not_evicted_but_waited_for() {
 }
 
 #[tokio::test]
+async fn a_model_that_is_always_busy_makes_room_for_one_that_has_waited_long() {
+    let limits = Limits { max_loaded_models: 1, ..Limits::default() };
+    let mut setup = Setup { limits, ..Setup::default() };
+    setup.config.patience = Duration::ZERO;
+    let rig = Rig::with(setup).await;
+    rig.create("n", json!({})).await;
+    rig.warm().await;
+    rig.worker().hold_tokens();
+    let running = rig.spawn("/api/chat", hello("m"));
+    rig.until(|rig| rig.worker().slots_used() == 1).await;
+    let long_waiting = rig.spawn("/api/chat", hello("n"));
+    // It is told to go, and takes nothing new although it has free slots.
+    rig.until(|rig| rig.worker().seen().unload.len() == 1).await;
+    let newcomer = rig.spawn("/api/chat", hello("m"));
+    rig.until_waiting(2).await;
+    assert_eq!(rig.worker().slots_used(), 1, "what runs goes on");
+    rig.worker().allow_tokens(999);
+    for reply in [running, long_waiting, newcomer] {
+        assert_eq!(said(&not_stuck(reply).await.unwrap().lines()), text(1, 5));
+    }
+    let order: Vec<String> =
+        rig.worker().seen().generate.iter().map(|request| request.model.clone().unwrap().name).collect();
+    assert_eq!(order[order.len() - 3..], ["m:latest", "n:latest", "m:latest"]);
+}
+
+#[tokio::test]
 async fn a_smaller_context_never_reloads_and_a_larger_one_does() {
     let rig = Rig::start().await;
     let with = |num_ctx: u32| {
@@ -102,20 +130,35 @@ async fn a_smaller_context_never_reloads_and_a_larger_one_does() {
         assert_eq!(rig.post("/api/chat", with(num_ctx)).await.status, 200);
         assert_eq!(rig.worker().seen().load.len(), loads, "num_ctx {num_ctx}");
     }
-    assert_eq!(rig.post("/api/chat", hello("m")).await.status, 200);
-    assert_eq!(rig.worker().seen().load.len(), 2);
     assert_eq!(rig.get("/api/ps").await.json()["models"][0]["context_length"], 2000);
+}
+
+#[tokio::test]
+async fn a_small_context_is_not_forced_on_who_names_none() {
+    let rig = Rig::start().await;
+    let mut small = hello("m");
+    small["options"]["num_ctx"] = json!(256);
+    for (request, loads, window) in
+        [(&small, 1, 256), (&hello("m"), 2, 0), (&hello("m"), 2, 0), (&small, 2, 256)]
+    {
+        assert_eq!(rig.post("/api/chat", request.clone()).await.status, 200);
+        let seen = rig.worker().seen();
+        assert_eq!(seen.load.len(), loads);
+        // The answer does not depend on who came before.
+        assert_eq!(seen.generate.last().unwrap().context_length, window);
+    }
+    assert_eq!(rig.get("/api/ps").await.json()["models"][0]["context_length"], 2048);
 }
 
 #[tokio::test]
 async fn a_load_call_for_a_loaded_model_sets_its_keep_alive_and_leaves_the_rest() {
     let rig = Rig::start().await;
-    rig.post("/api/generate", json!({ "model": "m", "options": { "num_ctx": 1000 } })).await;
+    rig.post("/api/generate", json!({ "model": "m", "options": { "num_ctx": 3000 } })).await;
     rig.post("/api/generate", json!({ "model": "m", "keep_alive": -1 })).await;
     let load = rig.worker().seen().load.last().cloned().unwrap();
-    assert_eq!((load.options.unwrap().num_ctx, load.keep_alive_ns), (1000, Some(-1)));
+    assert_eq!((load.options.unwrap().num_ctx, load.keep_alive_ns), (3000, Some(-1)));
     let loaded = rig.get("/api/ps").await.json()["models"][0].clone();
-    assert_eq!(loaded["context_length"], 1000);
+    assert_eq!(loaded["context_length"], 3000);
     // The worker says so on its status stream only when something changes there, so ask it.
     assert_eq!(rig.worker().replica(&rig.replica_key("m").await).unwrap().expires_at_ns, i64::MAX);
 }

@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use super::{Demand, Live, LiveReplica, LiveWorker};
+use super::{Context, Demand, Live, LiveReplica, LiveWorker};
 use crate::{
     keys::ReplicaId,
     records::{ReplicaState, WorkerRecord},
@@ -162,8 +162,13 @@ impl<'a> Scene<'a> {
     }
 
     /// Whether a slot has the positions that are asked for, or all that the model can have.
-    fn is_enough(&self, worker: &str, replica: &LiveReplica) -> bool {
-        if replica.context_length >= self.demand.context_length {
+    pub fn is_enough(&self, worker: &str, replica: &LiveReplica) -> bool {
+        let wanted = match self.demand.context {
+            Context::Any => 0,
+            Context::Usual => self.view.workers.get(worker).map_or(0, |record| record.context_length),
+            Context::AtLeast(wanted) => wanted,
+        };
+        if replica.context_length >= wanted {
             return true;
         }
         let record = self.view.replica(worker, &self.demand.replica_key);

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Demand, Live, LiveReplica, LiveWorker, Plan, Reason, plan, surplus};
+use super::{Context, Demand, Live, LiveReplica, LiveWorker, Plan, Reason, plan, surplus};
 use crate::{
     keys::ReplicaId,
     limits::{Limits, LimitsRecord},
@@ -171,19 +171,34 @@ fn the_worker_itself_knows_better_than_its_record() {
 #[test]
 fn a_larger_context_serves_a_smaller_demand() {
     let cluster = Cluster::new(9).worker("a").replica("a", "m", idle());
-    assert_eq!(cluster.plan(&Demand { context_length: 2048, ..demand("m") }), use_of(&["a"]));
-    assert_eq!(cluster.plan(&Demand { context_length: 4096, ..demand("m") }), use_of(&["a"]));
+    assert_eq!(cluster.plan(&Demand { context: Context::AtLeast(2048), ..demand("m") }), use_of(&["a"]));
+    assert_eq!(cluster.plan(&Demand { context: Context::AtLeast(4096), ..demand("m") }), use_of(&["a"]));
+}
+
+#[test]
+fn who_names_no_number_gets_what_the_worker_usually_gives() {
+    let cluster = |usual| {
+        let cluster = Cluster::new(9).worker("a").replica("a", "m", idle());
+        cluster.change_worker("a", |a| a.context_length = usual)
+    };
+    let usual = Demand { context: Context::Usual, ..demand("m") };
+    // Nobody's small wish is everybody's.
+    assert_eq!(cluster(4097).plan(&usual), load_after("a", &[("a", "m")]));
+    for enough in [0, 2048, 4096] {
+        assert_eq!(cluster(enough).plan(&usual), use_of(&["a"]), "{enough}");
+    }
+    assert_eq!(cluster(4097).plan(&demand("m")), use_of(&["a"]), "what was loaded for a request will do");
 }
 
 #[test]
 fn too_small_a_context_is_loaded_anew_where_there_is_room() {
-    let more = Demand { context_length: 4097, ..demand("m") };
+    let more = Demand { context: Context::AtLeast(4097), ..demand("m") };
     let alone = Cluster::new(9).worker("a").replica("a", "m", idle());
     assert_eq!(alone.plan(&more), load_after("a", &[("a", "m")]));
     // Elsewhere it disturbs nobody.
     assert_eq!(alone.clone().worker("b").plan(&more), load("b"));
     let serving = Cluster::new(9).worker("a").replica("a", "m", busy(1));
-    assert_eq!(serving.plan(&more), Plan::Wait(Reason::Busy));
+    assert_eq!(serving.plan(&more), Plan::Wait(Reason::NoRoom));
 }
 
 #[test]
@@ -191,7 +206,7 @@ fn more_context_than_the_model_can_have_never_reloads_it() {
     let mut cluster = Cluster::new(9).worker("a").replica("a", "m", idle());
     let replicas = Arc::make_mut(&mut cluster.view.replicas);
     Arc::make_mut(replicas.get_mut(&ReplicaId::new("a", "m")).unwrap()).train_context_length = 4096;
-    assert_eq!(cluster.plan(&Demand { context_length: 100_000, ..demand("m") }), use_of(&["a"]));
+    assert_eq!(cluster.plan(&Demand { context: Context::AtLeast(100_000), ..demand("m") }), use_of(&["a"]));
 }
 
 // === Loading under way ===
@@ -266,12 +281,20 @@ fn the_least_recently_used_makes_room() {
 }
 
 #[test]
-fn a_busy_replica_is_never_evicted() {
+fn a_busy_replica_makes_room_only_for_who_is_overdue() {
     let old = LiveReplica { slots_used: 1, ..used_before(1000) };
+    let overdue = Demand { is_overdue: true, ..demand("m") };
     let cluster = Cluster::new(2).worker("a").replica("a", "x", old).replica("a", "y", used_before(10));
     assert_eq!(cluster.plan(&demand("m")), load_after("a", &[("a", "y")]));
+    assert_eq!(cluster.plan(&overdue), load_after("a", &[("a", "y")]), "an idle one goes first");
     let cluster = Cluster::new(1).worker("a").replica("a", "x", old);
-    assert_eq!(cluster.plan(&demand("m")), Plan::Wait(Reason::Busy));
+    assert_eq!(cluster.plan(&demand("m")), Plan::Wait(Reason::NoRoom));
+    assert_eq!(cluster.plan(&overdue), load_after("a", &[("a", "x")]));
+    // Of two the one that runs less; and a slot of its own model is waited for however long it takes.
+    let cluster = Cluster::new(2).worker("a").replica("a", "x", busy(2)).replica("a", "y", busy(1));
+    assert_eq!(cluster.plan(&overdue), load_after("a", &[("a", "y")]));
+    let cluster = Cluster::new(1).worker("a").replica("a", "m", busy(4));
+    assert_eq!(cluster.plan(&overdue), Plan::Wait(Reason::Busy));
 }
 
 #[test]
@@ -323,13 +346,13 @@ fn memory_is_freed_on_the_worker_that_needs_it() {
 fn a_worker_of_which_nobody_knows_how_busy_it_is_loses_nothing() {
     let mut cluster = Cluster::new(1).worker("a").replica("a", "x", idle());
     cluster.live.workers.clear();
-    assert_eq!(cluster.plan(&demand("m")), Plan::Wait(Reason::Busy));
+    assert_eq!(cluster.plan(&demand("m")), Plan::Wait(Reason::NoRoom));
 }
 
 #[test]
 fn a_dead_workers_permit_counts_and_cannot_be_evicted() {
     let cluster = Cluster::new(1).worker("a").permit("dead", "x");
-    assert_eq!(cluster.plan(&demand("m")), Plan::Wait(Reason::Busy));
+    assert_eq!(cluster.plan(&demand("m")), Plan::Wait(Reason::NoRoom));
     // That it was the demanded model is no help either.
     let cluster = Cluster::new(2).worker("a").permit("dead", "m");
     assert_eq!(cluster.plan(&demand("m")), load("a"));
@@ -370,6 +393,11 @@ fn another_replica_costs_nobody_a_place() {
     let small = Cluster::new(9).worker("a").worker("b").replica("a", "m", busy(4)).replica("b", "x", idle());
     let small = small.change_live("b", |b| b.memory_free_bytes = Some(0));
     assert_eq!(small.plan(&crowd), Plan::Wait(Reason::Busy));
+    // Nor its own replica that is too small for this one.
+    let small = Cluster::new(9).worker("a").worker("b").replica("a", "m", busy(4)).replica("b", "m", idle());
+    let large = small.change_live("a", |a| a.replicas.get_mut("m").unwrap().context_length = 8192);
+    let wish = Demand { context: Context::AtLeast(8192), ..crowd.clone() };
+    assert_eq!(large.plan(&wish), Plan::Wait(Reason::Busy));
     // One worker runs a model once.
     let alone = Cluster::new(9).worker("a").replica("a", "m", busy(4));
     assert_eq!(alone.plan(&crowd), Plan::Wait(Reason::Busy));

@@ -1,5 +1,5 @@
-//! Which idle replicas make room: those whose keep-alive has run out first, then the least recently used. A busy
-//! one never.
+//! Which replicas make room: idle ones whose keep-alive has run out first, then the least recently used. A busy one only
+//! for who is overdue, and with its last answer.
 
 use super::scene::{Occupant, Place, Scene};
 use crate::records::ReplicaState;
@@ -8,9 +8,9 @@ use crate::records::ReplicaState;
 /// been idle for longer.
 const RECENT_NS: i64 = 2_000_000_000;
 
-/// Smaller is missed less: whether it should stay, was used just now, is to stay for ever; when it was used last,
-/// when it would go by itself; and a name, so that everybody chooses alike.
-pub(super) type VictimRank<'a> = (bool, bool, bool, i64, i64, &'a str, &'a str);
+/// Smaller is missed less: how much it runs; whether it should stay, was used just now, is to stay for ever; when it was
+/// used last, when it would go by itself; and a name, so that everybody chooses alike.
+pub(super) type VictimRank<'a> = (u32, bool, bool, bool, i64, i64, &'a str, &'a str);
 
 pub(super) fn rank<'a>(occupant: &Occupant<'a>, now_ns: i64) -> VictimRank<'a> {
     let replica = &occupant.replica;
@@ -18,6 +18,7 @@ pub(super) fn rank<'a>(occupant: &Occupant<'a>, now_ns: i64) -> VictimRank<'a> {
     let is_recent = now_ns.saturating_sub(replica.last_used_ns) < RECENT_NS;
     let is_forever = replica.expires_at_ns == i64::MAX;
     (
+        replica.slots_used,
         should_stay,
         is_recent,
         is_forever,
@@ -30,9 +31,11 @@ pub(super) fn rank<'a>(occupant: &Occupant<'a>, now_ns: i64) -> VictimRank<'a> {
 
 /// Everybody who could go, least missed first.
 pub(super) fn candidates<'s, 'a>(scene: &'s Scene<'a>) -> Vec<&'s Occupant<'a>> {
-    let mut idle: Vec<&Occupant> = scene.occupants().filter(|occupant| is_idle(scene, occupant)).collect();
-    idle.sort_by_key(|occupant| rank(occupant, scene.now_ns()));
-    idle
+    let may_go =
+        |occupant: &&Occupant| is_ready(scene, occupant) && (is_idle(occupant) || scene.demand.is_overdue);
+    let mut candidates: Vec<&Occupant> = scene.occupants().filter(may_go).collect();
+    candidates.sort_by_key(|occupant| rank(occupant, scene.now_ns()));
+    candidates
 }
 
 /// Who must go so that the demanded model can be loaded at `place`; `None` when it cannot, or not yet.
@@ -99,12 +102,14 @@ fn free_permits<'s, 'a>(
     (freed >= needed && !chosen.is_empty()).then_some(())
 }
 
-fn is_idle(scene: &Scene, occupant: &Occupant) -> bool {
+/// Whether it can be told to go.
+fn is_ready(scene: &Scene, occupant: &Occupant) -> bool {
     // Without word from the worker itself nobody knows whether it is busy.
-    occupant.is_live
-        && occupant.replica.state == ReplicaState::Ready
-        && occupant.replica.slots_used == 0
-        && scene.is_reachable(occupant.worker)
+    occupant.is_live && occupant.replica.state == ReplicaState::Ready && scene.is_reachable(occupant.worker)
+}
+
+fn is_idle(occupant: &Occupant) -> bool {
+    occupant.replica.slots_used == 0
 }
 
 fn is_leaving(occupant: &Occupant) -> bool {

@@ -61,17 +61,17 @@ fn today() -> Date {
 }
 
 fn text(prompts: &Prompts, request: &GenerateRequest) -> String {
-    prompts.build(request, today()).unwrap().text
+    prompts.build(request, prompts.info.context_length, today()).unwrap().text
 }
 
 fn refusal(prompts: &Prompts, request: &GenerateRequest) -> Error {
-    prompts.build(request, today()).unwrap_err()
+    prompts.build(request, prompts.info.context_length, today()).unwrap_err()
 }
 
 #[test]
 fn the_go_template_of_the_model_makes_the_prompt() {
     let request = GenerateRequest { template: CHATML.into(), ..hello() };
-    let prompt = prompts(100, Some(JINJA)).build(&request, today()).unwrap();
+    let prompt = prompts(100, Some(JINJA)).build(&request, 100, today()).unwrap();
     assert_eq!(prompt.text, "<user>hi\n<assistant>");
     assert_eq!(prompt.tokens.len(), prompt.text.len());
 }
@@ -116,7 +116,7 @@ fn infill_needs_a_template_that_says_where_the_middle_goes() {
 #[test]
 fn tokens_of_an_earlier_answer_go_before_the_prompt() {
     let request = GenerateRequest { context: vec![256, 97, 98], ..hello() };
-    let prompt = prompts(100, None).build(&request, today()).unwrap();
+    let prompt = prompts(100, None).build(&request, 100, today()).unwrap();
     assert_eq!(prompt.tokens, [256, 97, 98, 104, 105]);
     assert_eq!(prompt.text, "<s>abhi");
 }
@@ -137,7 +137,8 @@ fn the_oldest_messages_go_first_when_it_is_too_long() {
 
 #[test]
 fn the_middle_of_the_last_message_goes_when_nothing_else_can() {
-    let prompt = prompts(10, None).build(&chat(vec![message("user", "0123456789abcdef")]), today()).unwrap();
+    let prompt =
+        prompts(10, None).build(&chat(vec![message("user", "0123456789abcdef")]), 10, today()).unwrap();
     assert_eq!(prompt.tokens, "01cdef".bytes().map(u32::from).collect::<Vec<_>>());
     assert_eq!(prompt.text, "0123456789abcdef");
 }
@@ -169,7 +170,7 @@ fn a_conversation_without_messages_is_refused() {
 fn thinking_is_told_apart_only_when_it_is_wanted() {
     let thinking = |think: Option<Think>| {
         let request = GenerateRequest { template: THINKER.into(), think, ..hello() };
-        prompts(100, None).build(&request, today()).unwrap().reply.thinking
+        prompts(100, None).build(&request, 100, today()).unwrap().reply.thinking
     };
     let tags = Tags { open: "<think>".into(), close: "</think>".into(), inside: false };
     assert_eq!(thinking(Some(Think { on: true, level: String::new() })), Some(tags));
@@ -182,7 +183,7 @@ fn a_prompt_that_opens_the_thinking_is_seen() {
     let template = format!("{JINJA}{{# <think></think> #}}<think>\n");
     let think = Some(Think { on: true, level: String::new() });
     let request = GenerateRequest { think, ..hello() };
-    let reply = prompts(100, Some(&template)).build(&request, today()).unwrap().reply;
+    let reply = prompts(100, Some(&template)).build(&request, 100, today()).unwrap().reply;
     assert!(reply.thinking.is_some_and(|tags| tags.inside));
 }
 
@@ -191,7 +192,7 @@ fn tools_reach_the_template_and_the_reader_of_the_answer() {
     let template = "{{ range .Tools }}{{ .Function.Name }}{{ end }}{{ range .Messages }}{{ .Content }}\
                     {{ if .ToolCalls }}<tool_call>{{ range .ToolCalls }}{{ .Function.Name }}{{ end }}{{ end }}{{ end }}";
     let request = GenerateRequest { template: template.into(), ..with_tool(hello()) };
-    let prompt = prompts(100, None).build(&request, today()).unwrap();
+    let prompt = prompts(100, None).build(&request, 100, today()).unwrap();
     assert_eq!(prompt.text, "gethi");
     let tools = prompt.reply.tools.unwrap();
     let names: Vec<&str> = tools.offers.iter().map(|offer| offer.name.as_str()).collect();
@@ -202,7 +203,7 @@ fn tools_reach_the_template_and_the_reader_of_the_answer() {
 fn how_calls_are_written_is_read_off_the_template() {
     let dress = |prompts: Prompts, template: &str| {
         let request = GenerateRequest { template: template.into(), ..with_tool(hello()) };
-        prompts.build(&request, today()).unwrap().reply.tools.unwrap().dress
+        prompts.build(&request, prompts.info.context_length, today()).unwrap().reply.tools.unwrap().dress
     };
     let jinja = |source: &str| {
         let template =
@@ -232,7 +233,7 @@ fn how_calls_are_written_is_read_off_the_template() {
 #[test]
 fn ids_of_calls_follow_the_seed_and_the_prompt() {
     let id_seed = |request: GenerateRequest| {
-        prompts(100, None).build(&with_tool(request), today()).unwrap().reply.tools.unwrap().id_seed
+        prompts(100, None).build(&with_tool(request), 100, today()).unwrap().reply.tools.unwrap().id_seed
     };
     let seed = |seed| Some(Options { seed, ..Options::default() });
     assert_eq!(id_seed(hello()), id_seed(hello()));

@@ -84,7 +84,8 @@ fn start(engine: Box<dyn Engine>, replicas: &Replicas) -> Result<Arc<Loaded>, Er
     let prompts = Prompts::new(engine.info().clone(), engine.tokenizer());
     let runner = Runner::start(engine, replicas.0.changes.clone())
         .map_err(|error| Error::internal(format!("start the runner's thread: {error}")))?;
-    Ok(Arc::new(Loaded { runner, prompts }))
+    let usual_context = replicas.0.config.context_length;
+    Ok(Arc::new(Loaded { runner, prompts, usual_context }))
 }
 
 /// Ready until it is told to stop, or the permit counts for nothing any more.

@@ -1,7 +1,7 @@
 //! One call of `Embed`: texts to vectors, in their order.
 
 use api::Error;
-use engine::{Info, Tokenizer};
+use engine::Tokenizer;
 use protocol::v1::{EmbedRequest, EmbedResponse, Vector};
 
 use crate::{keep_alive::KeepAlive, replicas::Replicas};
@@ -11,17 +11,17 @@ pub async fn embed(replicas: &Replicas, request: EmbedRequest) -> Result<EmbedRe
     let in_use = replicas.enter(&model, request.keep_alive_ns.map(KeepAlive::from_ns))?;
     let loaded = in_use.loaded().clone();
     let slot = in_use.take_slot()?;
-    let wish =
-        Wish { truncate: request.truncate, dimensions: request.dimensions, normalize: request.normalize };
+    let wish = Wish {
+        room: loaded.context_length(request.context_length),
+        truncate: request.truncate,
+        dimensions: request.dimensions,
+        normalize: request.normalize,
+    };
     let inputs = {
         let loaded = loaded.clone();
         let tokenize = move || {
-            let (info, tokenizer) = (loaded.runner.info(), loaded.runner.tokenizer());
-            request
-                .inputs
-                .iter()
-                .map(|input| wish.tokenize(input, info, tokenizer))
-                .collect::<Result<Vec<_>, _>>()
+            let tokenizer = loaded.runner.tokenizer();
+            request.inputs.iter().map(|input| wish.tokenize(input, tokenizer)).collect::<Result<Vec<_>, _>>()
         };
         let tokenized = tokio::task::spawn_blocking(tokenize).await;
         tokenized.unwrap_or_else(|_| Err(Error::internal("tokenizing panicked")))?
@@ -35,6 +35,8 @@ pub async fn embed(replicas: &Replicas, request: EmbedRequest) -> Result<EmbedRe
 /// What is to be done with texts and vectors.
 #[derive(Clone, Copy, Debug)]
 struct Wish {
+    /// Tokens of an input.
+    room: usize,
     truncate: bool,
     /// 0 = all.
     dimensions: u32,
@@ -44,12 +46,12 @@ struct Wish {
 // === impl Wish ===
 
 impl Wish {
-    fn tokenize(&self, text: &str, info: &Info, tokenizer: &Tokenizer) -> Result<Vec<u32>, Error> {
+    fn tokenize(&self, text: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, Error> {
         let tokens = encode(text, tokenizer);
-        if tokens.len() > info.context_length && !self.truncate {
+        if tokens.len() > self.room && !self.truncate {
             return Err(Error::invalid("the input length exceeds the context length"));
         }
-        Ok(cut(tokens, info.context_length, tokenizer))
+        Ok(cut(tokens, self.room, tokenizer))
     }
 
     fn finish(&self, mut row: Vec<f32>) -> Result<Vector, Error> {
@@ -104,7 +106,7 @@ pub(super) fn normalize(row: &mut [f32]) {
 mod tests {
     use super::*;
 
-    const WISH: Wish = Wish { truncate: true, dimensions: 0, normalize: true };
+    const WISH: Wish = Wish { room: 8, truncate: true, dimensions: 0, normalize: true };
 
     fn finish(wish: Wish, row: &[f32]) -> Vec<f32> {
         wish.finish(row.to_vec()).unwrap().values

@@ -51,7 +51,11 @@ pub async fn generate(
     let in_use = replicas.enter(&model, request.keep_alive_ns.map(KeepAlive::from_ns))?;
     let loaded = in_use.loaded().clone();
     if request.render_only {
-        let prompt = blocking(move || loaded.prompts.build(&request, today)).await?;
+        let build = move || {
+            let context_length = loaded.context_length(request.context_length);
+            loaded.prompts.build(&request, context_length, today)
+        };
+        let prompt = blocking(build).await?;
         return Ok(stream::iter([Ok(rendered(prompt))]).boxed());
     }
     let slot = in_use.take_slot()?;
@@ -88,7 +92,8 @@ fn rendered(prompt: Prompt) -> GenerateChunk {
 
 fn prepare(loaded: &Arc<Loaded>, request: &GenerateRequest, today: Date) -> Result<Prepared, Error> {
     let runner = &loaded.runner;
-    let prompt = loaded.prompts.build(request, today)?;
+    let context_length = loaded.context_length(request.context_length);
+    let prompt = loaded.prompts.build(request, context_length, today)?;
     let is_raw = matches!(request.input, Some(protocol::v1::generate_request::Input::Raw(_)));
     let format = Format::parse(&request.format)?;
     let grammar = format.grammar(runner.grammars(), prompt.reply.thinking.as_ref())?;
@@ -102,7 +107,7 @@ fn prepare(loaded: &Arc<Loaded>, request: &GenerateRequest, today: Date) -> Resu
         is_complete = answer.resume(&resume.emitted_ids, resume.delivered).is_break();
         tokens.extend_from_slice(&resume.emitted_ids);
     }
-    let sequence = sequence::sequence(request, tokens, runner.info().context_length);
+    let sequence = sequence::sequence(request, tokens, context_length);
     let sequence = Sequence { grammar, ..sequence };
     Ok(Prepared { sequence, answer, reader, is_complete })
 }

@@ -280,9 +280,15 @@ async fn a_text_that_is_too_long_is_cut_or_refused_in_ollamas_words() {
     let long = "a".repeat(5_000);
     let cut = site.client.clone().embed(embed(&[&long])).await.unwrap().into_inner();
     assert_eq!(cut.prompt_tokens, 4_096);
-    let strict = EmbedRequest { truncate: false, ..embed(&[&long]) };
-    let error = from_status(&site.client.clone().embed(strict).await.unwrap_err());
-    assert_eq!(error.message, "the input length exceeds the context length");
+    // A request may want less than the replica has.
+    let short = EmbedRequest { context_length: 100, ..embed(&[&long]) };
+    let cut = site.client.clone().embed(short.clone()).await.unwrap().into_inner();
+    assert_eq!(cut.prompt_tokens, 100);
+    for strict in [embed(&[&long]), EmbedRequest { inputs: vec!["a".repeat(101)], ..short }] {
+        let strict = EmbedRequest { truncate: false, ..strict };
+        let error = from_status(&site.client.clone().embed(strict).await.unwrap_err());
+        assert_eq!(error.message, "the input length exceeds the context length");
+    }
     site.wait_for_used_slots(0).await;
 }
 

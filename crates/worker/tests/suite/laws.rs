@@ -42,6 +42,7 @@ laws! {
     cancelling_what_is_not_there_changes_nothing,
     events_come_in_their_order,
     a_full_context_is_the_end_unless_it_may_be_shifted,
+    a_sequence_may_use_less_than_its_slot_has,
     the_same_sequence_gives_the_same_tokens_whatever_runs_beside_it,
     a_resumed_sequence_goes_on_as_if_it_had_never_stopped,
     a_shifted_sequence_can_be_resumed_too,
@@ -210,6 +211,20 @@ fn a_full_context_is_the_end_unless_it_may_be_shifted(make: Make) {
     assert_eq!(answer(make, 64, until_full).len(), 64 - 20 + 1);
     let shifting = Sequence { shift: true, keep: 4, ..sequence(1, 200) };
     assert_eq!(answer(make, 64, shifting).len(), 200);
+}
+
+fn a_sequence_may_use_less_than_its_slot_has(make: Make) {
+    let within = |context_length, sequence| Sequence { context_length: Some(context_length), ..sequence };
+    let until_full = Sequence { max_tokens: None, ..sequence(1, 0) };
+    assert_eq!(answer(make, 64, within(32, until_full.clone())), answer(make, 32, until_full.clone()));
+    let shifting = Sequence { shift: true, keep: 4, ..sequence(1, 100) };
+    assert_eq!(answer(make, 64, within(32, shifting.clone())), answer(make, 32, shifting));
+    assert_eq!(answer(make, 64, within(1_000, until_full)).len(), 64 - 20 + 1, "and never more");
+    let refused = make(1, 64).admit(within(8, sequence(1, 4)));
+    assert!(
+        matches!(refused, Err(engine::Error::PromptTooLong { tokens: 20, context_length: 8 })),
+        "{refused:?}"
+    );
 }
 
 fn the_same_sequence_gives_the_same_tokens_whatever_runs_beside_it(make: Make) {

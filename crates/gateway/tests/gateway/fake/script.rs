@@ -3,6 +3,9 @@
 use api::Error;
 use protocol::v1::{Done, GenerateChunk, GenerateRequest, Logprob};
 
+/// Positions where nobody names a number.
+pub const USUAL_CONTEXT: u32 = 2048;
+
 pub fn token(seed: u64, position: u64) -> u32 {
     ((seed.wrapping_mul(31) + position.wrapping_mul(7)) % 1000) as u32
 }
@@ -86,4 +89,13 @@ impl Default for Machine {
     fn default() -> Machine {
         Machine { device: "cpu", memory_bytes: 1 << 30 }
     }
+}
+
+/// What it gives who wants so much; 0 = as it likes.
+pub fn context_length(num_ctx: u32) -> u32 {
+    if num_ctx == 0 { USUAL_CONTEXT } else { num_ctx.min(8192) }
+}
+
+pub fn expires(keep_alive_ns: i64) -> i64 {
+    if keep_alive_ns < 0 { i64::MAX } else { keep_alive_ns }
 }

@@ -61,13 +61,23 @@ fn any_cluster() -> impl Strategy<Value = Cluster> {
 fn any_demand() -> impl Strategy<Value = Demand> {
     let exclude = vec(0..WORKERS.len(), 0..2);
     let context = prop_oneof![Just(0), Just(2048), Just(4096), Just(9000)];
-    (0..20_u64, context, 1..10_u32, exclude).prop_map(|(gib, context_length, waiting, exclude)| Demand {
-        replica_key: "m".into(),
-        size_bytes: gib * GIB,
-        context_length,
-        waiting,
-        exclude: exclude.into_iter().map(|worker| WORKERS[worker].to_owned()).collect(),
-    })
+    (0..20_u64, context, 1..10_u32, any::<bool>(), exclude).prop_map(
+        |(gib, context, waiting, is_overdue, exclude)| Demand {
+            replica_key: "m".into(),
+            size_bytes: gib * GIB,
+            context: if context == 0 { Context::Any } else { Context::AtLeast(context) },
+            waiting,
+            is_overdue,
+            exclude: exclude.into_iter().map(|worker| WORKERS[worker].to_owned()).collect(),
+        },
+    )
+}
+
+fn least(context: Context) -> u32 {
+    match context {
+        Context::AtLeast(least) => least,
+        Context::Any | Context::Usual => 0,
+    }
 }
 
 impl Cluster {
@@ -103,7 +113,7 @@ impl Cluster {
             self.live.workers.get_mut(&id.worker).unwrap().replicas.remove(&id.replica_key);
         }
         let loaded = LiveReplica {
-            context_length: demand.context_length.max(1),
+            context_length: least(demand.context).max(1),
             size_bytes: demand.size_bytes,
             ..idle()
         };
@@ -134,11 +144,12 @@ fn the_clusters_lead_to_every_kind_of_plan() {
             Plan::Wait(Reason::Loading) => "loading",
             Plan::Wait(Reason::Unloading) => "unloading",
             Plan::Wait(Reason::Busy) => "busy",
+            Plan::Wait(Reason::NoRoom) => "no room",
             Plan::Wait(Reason::TooLarge { .. }) => "too large",
         };
         *seen.entry(kind).or_default() += 1;
     }
-    assert!(seen.len() == 8 && seen.values().all(|&count| count >= 30), "{seen:?}");
+    assert!(seen.len() == 9 && seen.values().all(|&count| count >= 30), "{seen:?}");
 }
 
 proptest! {
@@ -158,7 +169,7 @@ proptest! {
             prop_assert!(cluster.is_usable(worker, &demand));
             let replica = cluster.live_replica(worker, "m").unwrap();
             prop_assert!(replica.state == ReplicaState::Ready && replica.slots_used < replica.slots);
-            prop_assert!(replica.context_length >= demand.context_length);
+            prop_assert!(replica.context_length >= least(demand.context));
             let free = replica.slots - replica.slots_used;
             prop_assert!(free <= last);
             last = free;
@@ -174,13 +185,13 @@ proptest! {
     }
 
     #[test]
-    fn only_idle_replicas_are_evicted_and_each_once(cluster in any_cluster(), demand in any_demand()) {
+    fn only_who_is_overdue_evicts_busy_replicas_and_each_once(cluster in any_cluster(), demand in any_demand()) {
         let Plan::Load { evict, .. } = cluster.plan(&demand) else { return Ok(()) };
         for (i, id) in evict.iter().enumerate() {
             prop_assert!(!evict[..i].contains(id));
             prop_assert!(!cluster.live.workers[&id.worker].is_unreachable);
             let replica = cluster.live_replica(&id.worker, &id.replica_key).unwrap();
-            prop_assert!(replica.state == ReplicaState::Ready && replica.slots_used == 0);
+            prop_assert!(replica.state == ReplicaState::Ready && (replica.slots_used == 0 || demand.is_overdue));
         }
     }
 
@@ -211,7 +222,7 @@ proptest! {
     #[test]
     fn whoever_is_missed_least_goes_first(cluster in any_cluster(), demand in any_demand()) {
         // Without a size only permits count, and then everybody in the cluster may be asked to go.
-        let demand = Demand { size_bytes: 0, context_length: 0, ..demand };
+        let demand = Demand { size_bytes: 0, context: Context::Any, is_overdue: false, ..demand };
         let Plan::Load { evict, .. } = cluster.plan(&demand) else { return Ok(()) };
         let expired = |id: &ReplicaId| {
             let replica = cluster.live_replica(&id.worker, &id.replica_key).unwrap();
