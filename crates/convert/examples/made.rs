@@ -14,6 +14,8 @@ mod fixture;
 mod lora;
 #[path = "../tests/models/making.rs"]
 mod making;
+#[path = "../tests/checkpoints/phi.rs"]
+mod phi;
 #[path = "../tests/checkpoints/reference.rs"]
 #[expect(dead_code, reason = "the tests use what this does not")]
 mod reference;
@@ -34,10 +36,12 @@ fn main() {
     }
     let decoders = reference::decoders().into_iter();
     let checkpoints = decoders.map(|decoder| (decoder.model_type, decoder.checkpoint()));
-    for (name, checkpoint) in checkpoints.chain([("bert", encoder::bert())]) {
+    let others = [("phi3", phi::checkpoints().1), ("bert", encoder::bert())];
+    for (name, checkpoint) in checkpoints.chain(others) {
         let made = checkpoint.convert(Some(Quantization::F32)).unwrap();
         fs::copy(made.folder.path().join("made.gguf"), small.join(format!("{name}.gguf"))).unwrap();
-        if name != "bert" {
+        // The others' modules have other names.
+        if name != "bert" && name != "phi3" {
             let adapter = lora::Lora::of(&checkpoint).peft().convert(&made).unwrap();
             fs::copy(adapter.folder.path().join("made.gguf"), adapters.join(format!("{name}.gguf"))).unwrap();
         }

@@ -49,6 +49,10 @@ pub(super) enum Size {
     Queries,
     /// All heads of keys, or of values, together.
     Keys,
+    /// Queries, keys and values in one.
+    QueriesKeysValues,
+    /// Gate and up in one.
+    TwiceInner,
     Head,
     Vocab,
     Positions,
@@ -117,6 +121,8 @@ impl Sizes {
             Size::Inner => self.inner,
             Size::Queries => self.heads * self.head,
             Size::Keys => self.kv_heads * self.head,
+            Size::QueriesKeysValues => (self.heads + 2 * self.kv_heads) * self.head,
+            Size::TwiceInner => 2 * self.inner,
             Size::Head => self.head,
             Size::Vocab => self.vocab,
             Size::Positions => self.positions,

@@ -7,7 +7,7 @@ use crate::Error;
 use crate::checkpoint::{Checkpoint, Entries};
 use crate::json::Json;
 
-use Size::{Head, Inner, Keys, Queries, Vocab, Width};
+use Size::{Head, Inner, Keys, Queries, QueriesKeysValues, TwiceInner, Vocab, Width};
 
 /// Architectures that differ in tables and defaults only.
 struct Family {
@@ -25,6 +25,8 @@ struct Family {
     is_tied: bool,
     rope_base: f32,
     epsilon: f32,
+    /// Whether heads may turn in part, and by factors for short and for long texts.
+    has_long_rope: bool,
     defaults: Defaults,
     keys: fn(&Json, &Sizes) -> Result<Entries, Error>,
 }
@@ -91,6 +93,7 @@ const LLAMA: Family = Family {
     is_tied: false,
     rope_base: 10_000.0,
     epsilon: 1e-6,
+    has_long_rope: false,
     defaults: NONE,
     keys: |_, sizes| Ok(vec![("rope.dimension_count".to_owned(), (sizes.head as u32).into())]),
 };
@@ -120,7 +123,7 @@ const GEMMA: Family = Family {
     ..LLAMA
 };
 
-const FAMILIES: [Family; 6] = [
+const FAMILIES: [Family; 7] = [
     LLAMA,
     Family {
         classes: &["Qwen2ForCausalLM"],
@@ -147,6 +150,25 @@ const FAMILIES: [Family; 6] = [
         ],
         defaults: Defaults { head: Some(128), ..NONE },
         keys: |_, _| Ok(Vec::new()),
+        ..LLAMA
+    },
+    Family {
+        classes: &["Phi3ForCausalLM"],
+        architecture: "phi3",
+        block: &[
+            BEFORE,
+            must("self_attn.qkv_proj.weight", "attn_qkv.weight", &[QueriesKeysValues, Width]),
+            O,
+            BETWEEN,
+            must("mlp.gate_up_proj.weight", "ffn_up.weight", &[TwiceInner, Width]),
+            DOWN,
+        ],
+        epsilon: 1e-5,
+        has_long_rope: true,
+        keys: |config, _| {
+            let window = config.count("sliding_window")?.map(|window| Value::from(window as u32));
+            Ok(window.map(|window| ("attention.sliding_window".to_owned(), window)).into_iter().collect())
+        },
         ..LLAMA
     },
     GEMMA,
@@ -220,7 +242,10 @@ pub(super) fn read(checkpoint: &Checkpoint<'_>, class: &str) -> Result<Model, Er
     let table = Table { whole, blocks: "layers.", block: family.block, ignored: &IGNORED };
     let mut tensors = table.tensors(checkpoint, &prefix, &sizes)?;
     let mut keys = family.keys(config, &sizes)?;
-    let rope = rope::read(config, family.rope_base, sizes.head)?;
+    let rope = match family.has_long_rope {
+        true => rope::read_long(config, family.rope_base, (sizes.head, sizes.positions))?,
+        false => rope::read(config, family.rope_base, sizes.head)?,
+    };
     keys.extend(rope.keys);
     tensors.extend(rope.factors);
     Ok(Model {

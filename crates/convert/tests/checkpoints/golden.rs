@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::encoder::bert;
 use crate::lora::Lora;
+use crate::phi;
 use crate::reference::decoders;
 
 /// Logits go to ±5. llama.cpp also rounds queries and attention weights to half precision.
@@ -39,15 +40,17 @@ fn furthest<'a>(found: impl Iterator<Item = &'a f32>, expected: &[f32]) -> f32 {
 #[test]
 fn every_decoder_computes_what_llama_cpp_computes_with_its_file() {
     let golden = golden();
-    assert_eq!(golden.logits.len(), decoders().len());
-    for decoder in decoders() {
-        let made = decoder.checkpoint().convert(Some(Quantization::F32)).unwrap();
+    let checkpoints = decoders().into_iter().map(|decoder| (decoder.model_type, decoder.checkpoint()));
+    let checkpoints: Vec<_> = checkpoints.chain([("phi3", phi::checkpoints().1)]).collect();
+    assert_eq!(golden.logits.len(), checkpoints.len());
+    for (name, checkpoint) in checkpoints {
+        let made = checkpoint.convert(Some(Quantization::F32)).unwrap();
         let rows = made.engine().logits(&golden.tokens).unwrap();
-        for (position, expected) in golden.positions.iter().zip(&golden.logits[decoder.model_type]) {
+        for (position, expected) in golden.positions.iter().zip(&golden.logits[name]) {
             assert_eq!(rows[*position].len(), expected.len());
             let off = furthest(rows[*position].iter(), expected);
-            println!("{} after {position}: {off}", decoder.model_type);
-            assert!(off <= TOLERANCE, "{} after {position}: {off}", decoder.model_type);
+            println!("{name} after {position}: {off}");
+            assert!(off <= TOLERANCE, "{name} after {position}: {off}");
         }
     }
 }

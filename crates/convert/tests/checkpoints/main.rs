@@ -10,6 +10,7 @@ mod ggufs;
 mod golden;
 mod lora;
 mod numbers;
+mod phi;
 mod reference;
 mod refusals;
 mod tokenizers;

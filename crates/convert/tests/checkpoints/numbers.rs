@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::encoder::{bert, encode};
 use crate::fixture::{VOCAB, WIDTH, random};
+use crate::phi;
 use crate::reference::decoders;
 
 /// Logits go to ±10. The weights are the same on both sides; what is left is the engine's cache of half precision.
@@ -35,6 +36,15 @@ fn every_decoder_computes_what_its_checkpoint_says() {
         println!("{}: {off} of {spread}", decoder.class);
         assert!(off <= TOLERANCE, "{}: {off} of {spread}", decoder.class);
     }
+}
+
+#[test]
+fn matrices_in_one_and_factors_compute_what_the_checkpoint_says() {
+    let (plain, fused) = phi::checkpoints();
+    let expected = phi::decoder().logits(&plain, &tokens());
+    let found = fused.convert(Some(Quantization::F32)).unwrap().engine().logits(&tokens()).unwrap();
+    let off = furthest(&found, &expected);
+    assert!(off <= TOLERANCE, "{off}");
 }
 
 #[test]

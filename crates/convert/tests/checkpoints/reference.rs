@@ -23,6 +23,7 @@ pub struct Decoder {
 }
 
 pub const BLOCKS: usize = 3;
+const POSITIONS: usize = 512;
 const EPSILON: f64 = 1e-5;
 const THETA: f64 = 500_000.0;
 const LOCAL_THETA: f64 = 10_000.0;
@@ -101,7 +102,7 @@ impl Decoder {
             "architectures": [self.class], "model_type": self.model_type, "hidden_size": WIDTH,
             "intermediate_size": INNER, "num_hidden_layers": BLOCKS, "num_attention_heads": self.heads,
             "num_key_value_heads": self.kv_heads, "head_dim": self.head, "vocab_size": VOCAB,
-            "max_position_embeddings": 512, "rms_norm_eps": EPSILON, "rope_theta": THETA,
+            "max_position_embeddings": POSITIONS, "rms_norm_eps": EPSILON, "rope_theta": THETA,
             "tie_word_embeddings": self.is_tied, "torch_dtype": "float32",
         });
         config.as_object_mut().unwrap().extend(self.extra.as_object().unwrap().clone());
@@ -245,7 +246,8 @@ impl Decoder {
         let mut turned = head.to_vec();
         for pair in 0..half {
             let frequency = theta.powf(-2.0 * pair as f64 / self.head as f64);
-            let (sin, cos) = (position as f64 * self.stretched(frequency)).sin_cos();
+            let (sin, cos) = (position as f64 * self.stretched(pair, frequency)).sin_cos();
+            let (sin, cos) = (sin * self.magnitude(), cos * self.magnitude());
             turned[pair] = head[pair] * cos - head[half + pair] * sin;
             turned[half + pair] = head[half + pair] * cos + head[pair] * sin;
         }
@@ -253,8 +255,11 @@ impl Decoder {
     }
 
     /// As Meta's code for Llama 3.1 has it.
-    fn stretched(&self, frequency: f64) -> f64 {
+    fn stretched(&self, pair: usize, frequency: f64) -> f64 {
         let Some(scaling) = self.extra.get("rope_scaling") else { return frequency };
+        if let Some(factors) = scaling.get("long_factor") {
+            return frequency / factors[pair].as_f64().unwrap();
+        }
         let number = |key: &str| scaling[key].as_f64().unwrap();
         let original = number("original_max_position_embeddings");
         let (factor, low, high) = (number("factor"), number("low_freq_factor"), number("high_freq_factor"));
@@ -267,6 +272,15 @@ impl Decoder {
             let smooth = (original / wavelength - low) / (high - low);
             (1.0 - smooth) * frequency / factor + smooth * frequency
         }
+    }
+
+    /// What LongRoPE multiplies queries and keys with.
+    fn magnitude(&self) -> f64 {
+        let Some(original) = self.extra.get("original_max_position_embeddings").and_then(Value::as_f64)
+        else {
+            return 1.0;
+        };
+        (1.0 + (POSITIONS as f64 / original).ln() / original.ln()).sqrt()
     }
 
     /// Never above what the config says under that key.

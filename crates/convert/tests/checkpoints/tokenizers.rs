@@ -141,7 +141,23 @@ fn every_known_way_to_cut_a_text_has_its_name() {
     let bytes = json!({"type": "ByteLevel", "add_prefix_space": false});
     assert_eq!(cut(bytes.clone()), "gpt-2");
     let digits = json!({"type": "Digits", "individual_digits": true});
-    assert_eq!(cut(json!({"type": "Sequence", "pretokenizers": [digits, bytes]})), "smollm");
+    assert_eq!(cut(json!({"type": "Sequence", "pretokenizers": [digits, bytes.clone()]})), "smollm");
+    // Words by the case of their letters, as OpenAI's newer vocabularies have them, and Mistral's after them.
+    let letters = |upper: &str, lower: &str| {
+        let class =
+            |first: &str| format!(r"[\p{{{first}}}\p{{Lm}}\p{{Lo}}\p{{M}}]").replace("Lu", r"Lu}\p{Lt");
+        format!(r"[^\r\n\p{{L}}\p{{N}}]?{}{upper}{}{lower}", class("Lu"), class("Ll"))
+    };
+    let shared = r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    let split = |pattern: String| {
+        let plain = json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": false});
+        let steps = [json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"}), plain];
+        cut(json!({"type": "Sequence", "pretokenizers": steps}))
+    };
+    let ends = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?";
+    let words = |ends: &str| format!("{}{ends}|{}{ends}", letters("*", "+"), letters("+", "*"));
+    assert_eq!(split(format!(r"{}|\p{{N}}{{1,3}}|{shared}", words(ends))), "gpt-4o");
+    assert_eq!(split(format!(r"{}|\p{{N}}|{shared}", words(""))), "tekken");
 }
 
 #[test]
