@@ -6,6 +6,7 @@ use std::time::Duration;
 use api::{Code, Error, Result};
 use axum::body::Body;
 use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
@@ -56,6 +57,15 @@ impl Intake {
         }
     }
 
+    /// The same, for who reads streams. It ends with an error.
+    pub fn into_stream(self) -> BoxStream<'static, Result<Bytes>> {
+        stream::try_unfold(
+            self,
+            |mut intake| async move { Ok(intake.next().await?.map(|bytes| (bytes, intake))) },
+        )
+        .boxed()
+    }
+
     /// Reads what a client still sends, without keeping it: one that writes before it reads would see a broken
     /// connection instead of the answer. At most `limit` bytes.
     pub async fn discard(mut self, limit: usize) {
@@ -82,8 +92,6 @@ impl Intake {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-
-    use futures::{StreamExt, stream};
 
     use super::*;
 

@@ -42,6 +42,8 @@ pub struct Sources {
 pub enum Error {
     #[error("`{key}` must be {bound}, got {value:?} ({source_name})")]
     Value { key: String, bound: &'static str, value: String, source_name: Source },
+    #[error("`{key}` must be given, {bound}: {reason}")]
+    Missing { key: &'static str, bound: &'static str, reason: String },
     #[error("read `{}`", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error("`{}` is no TOML: {message}", path.display())]

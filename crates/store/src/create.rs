@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use api::ollama::{CreateRequest, Progress};
 
 use crate::home::{MAX_MANIFEST, unwatched};
+use crate::model::{MAX_TEXTS, too_much_text};
 use crate::pins::Pins;
 use crate::store::Inner;
 use crate::{Digest, Error, Layer, LayerKind, Manifest, Name, Result, durable, remove};
@@ -104,6 +105,11 @@ fn commit(inner: &Inner, draft: Draft, name: &Name, reporter: &Reporter) -> Resu
         layers.push(piece.layer.clone());
     }
     let (config, bytes) = draft.config_blob()?;
+    let texts = config.size
+        + layers.iter().filter(|layer| layer.kind().is_text()).map(|layer| layer.size).sum::<u64>();
+    if texts > MAX_TEXTS {
+        return Err(too_much_text(texts));
+    }
     written.write(&config.digest, &bytes)?;
     let manifest = encode(&Manifest::new(config, layers))?;
     draft::bound("manifest", "bytes", MAX_MANIFEST, manifest.len())?;

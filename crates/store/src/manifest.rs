@@ -119,6 +119,12 @@ impl Layer {
 // === impl LayerKind ===
 
 impl LayerKind {
+    /// Whether it is read whole whenever the model is.
+    pub(crate) fn is_text(self) -> bool {
+        use LayerKind::{License, Messages, Params, System, Template};
+        matches!(self, Template | System | Params | Messages | License)
+    }
+
     /// The field of a create request that makes such a layer.
     pub(crate) fn field(self) -> &'static str {
         match self {

@@ -1,5 +1,6 @@
 //! A model as the rest of the program sees it: the manifest with its small blobs read.
 
+use std::cell::Cell;
 use std::time::SystemTime;
 
 use api::ollama::{Details, ListedModel, Message};
@@ -15,6 +16,9 @@ use crate::{Config, Digest, Error, Layer, LayerKind, Manifest, Name, Result};
 /// Templates, system prompts, licenses and conversations: texts that people wrote. The longest known license has
 /// 40 KiB.
 pub(crate) const MAX_TEXT: u64 = 16 << 20;
+
+/// All of them together, which stay in memory as long as the model is known.
+pub(crate) const MAX_TEXTS: u64 = 2 * MAX_TEXT;
 
 /// A stored model. Everything that a request needs but the weights.
 #[derive(Clone, Debug)]
@@ -95,7 +99,7 @@ impl Model {
     /// Reads a model, and says whether all of it could be read: one whose weights are not there (yet) or damaged
     /// is listed, but must not be cached.
     pub(crate) fn load(shelf: &Shelf, entry: &Entry) -> Result<(Model, bool)> {
-        let reader = Reader { shelf, name: &entry.name };
+        let reader = Reader { shelf, name: &entry.name, read_bytes: Cell::new(0) };
         let bytes = shelf.home.read_manifest(&entry.name)?;
         let manifest = shelf.parse_manifest(&entry.name, &bytes)?;
         let config: Config = reader.json(&manifest.config, "config")?;
@@ -134,6 +138,10 @@ impl Model {
     }
 }
 
+pub(crate) fn too_much_text(got: u64) -> Error {
+    Error::TooLong { field: "texts", unit: "bytes together", limit: MAX_TEXTS, got }
+}
+
 fn details(manifest: &Manifest, config: &Config, weights: Option<&Weights>) -> Details {
     let parent = manifest.of_kind(LayerKind::Model).next().map(|layer| layer.from.clone());
     Details {
@@ -148,17 +156,28 @@ fn details(manifest: &Manifest, config: &Config, weights: Option<&Weights>) -> D
     }
 }
 
-/// Reads the blobs of one model.
+/// Reads the small blobs of one model. One manifest can name thousands of them, or one of them thousands of times.
 struct Reader<'a> {
     shelf: &'a Shelf,
     name: &'a Name,
+    read_bytes: Cell<u64>,
 }
 
 // === impl Reader ===
 
 impl Reader<'_> {
-    fn json<T: DeserializeOwned>(&self, layer: &Layer, what: &'static str) -> Result<T> {
+    fn bytes(&self, layer: &Layer) -> Result<Vec<u8>> {
         let bytes = self.shelf.read_blob(self.name, layer, MAX_TEXT)?;
+        let got = self.read_bytes.get() + bytes.len() as u64;
+        if got > MAX_TEXTS {
+            return Err(too_much_text(got));
+        }
+        self.read_bytes.set(got);
+        Ok(bytes)
+    }
+
+    fn json<T: DeserializeOwned>(&self, layer: &Layer, what: &'static str) -> Result<T> {
+        let bytes = self.bytes(layer)?;
         let path = || self.shelf.home.place(Place::Blob(&layer.digest));
         serde_json::from_slice(&bytes).map_err(|source| Error::Json { what, path: path(), source })
     }
@@ -183,7 +202,7 @@ impl Reader<'_> {
 
     /// Licenses in the wild are not all UTF-8; nobody is helped by refusing the model for it.
     fn text(&self, layer: &Layer) -> Result<String> {
-        let bytes = self.shelf.read_blob(self.name, layer, MAX_TEXT)?;
+        let bytes = self.bytes(layer)?;
         Ok(String::from_utf8(bytes)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }

@@ -4,6 +4,7 @@
 //! whether it is there then. Within this process; across processes young blobs are spared.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::Digest;
@@ -42,10 +43,13 @@ impl Drop for Pins {
     fn drop(&mut self) {
         let mut counts = self.board.hold();
         for digest in &self.digests {
-            if let Some(count) = counts.get_mut(digest) {
-                *count -= 1;
+            // By the entry, not by a look at all: a bundle pins its blobs one by one.
+            if let Entry::Occupied(mut pinned) = counts.entry(digest.clone()) {
+                *pinned.get_mut() -= 1;
+                if *pinned.get() == 0 {
+                    pinned.remove();
+                }
             }
         }
-        counts.retain(|_, count| *count > 0);
     }
 }

@@ -17,7 +17,7 @@ use worker::{
 
 use super::Settings;
 
-/// One gateway removes what no model needs any more; the others find the lock taken and leave it to that one.
+/// Gateways remove what no model needs any more one after the other: two at once would look at each other's files.
 const PRUNE_LOCK: &str = "prune";
 
 /// What every part needs.

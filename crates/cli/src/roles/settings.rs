@@ -183,9 +183,18 @@ impl Settings {
         let number = |setting: &Setting<u64>| Ok(sources.read(setting, None)?.unwrap_or_default() as u32);
         let admin = if role == Role::Worker { "127.0.0.1:11501" } else { "127.0.0.1:11435" };
         let origins = sources.read(&ORIGINS, None)?.unwrap_or_default();
+        let (listen, advertise) =
+            (listen(role, flags, sources)?, sources.read(&ADVERTISE, flags.advertise.as_deref())?);
+        if role == Role::Worker && advertise.is_none() && is_everywhere(&listen) {
+            return Err(node::config::Error::Missing {
+                key: "advertise",
+                bound: "the host:port by which gateways reach this worker",
+                reason: format!("it listens on {listen}, which is no address to call"),
+            });
+        }
         Ok(Settings {
-            listen: listen(role, flags, sources)?,
-            advertise: sources.read(&ADVERTISE, flags.advertise.as_deref())?,
+            listen,
+            advertise,
             admin_listen: sources
                 .read(&ADMIN_LISTEN, flags.admin_listen.as_deref())?
                 .unwrap_or_else(|| admin.to_owned()),
@@ -273,6 +282,12 @@ fn listen(role: Role, flags: &RoleArgs, sources: &Sources) -> Result<String> {
         return Ok(sources.read(&WORKER_LISTEN, flag)?.unwrap_or_else(|| "127.0.0.1:11500".to_owned()));
     }
     Ok(sources.read(&LISTEN, flag)?.unwrap_or_default().bind_address())
+}
+
+/// Whether an address is that of every interface.
+fn is_everywhere(address: &str) -> bool {
+    let addresses = address.to_socket_addrs();
+    addresses.is_ok_and(|mut addresses| addresses.any(|address| address.ip().is_unspecified()))
 }
 
 fn host_and_port(text: &str) -> Option<String> {
@@ -434,6 +449,18 @@ mod tests {
             read(Role::Worker, &RoleArgs::default(), &[("CARAVAN_ETCD_PASSWORD", "hunter2")]).unwrap();
         let logged = format!("{settings:?}");
         assert!(logged.contains("***") && !logged.contains("hunter2"), "{logged}");
+    }
+
+    #[test]
+    fn a_worker_on_every_address_must_say_its_own() {
+        for listen in ["0.0.0.0:11500", "[::]:11500"] {
+            let flags = RoleArgs { listen: Some(listen.to_owned()), ..RoleArgs::default() };
+            let told = super::tests::read(Role::Worker, &flags, &[]).unwrap_err().to_string();
+            assert!(told.contains("`advertise` must be given") && told.contains(listen), "{told}");
+            let told = [("CARAVAN_ADVERTISE", "10.0.0.7:11500")];
+            assert!(super::tests::read(Role::Worker, &flags, &told).is_ok());
+            assert!(super::tests::read(Role::Gateway, &flags, &[]).is_ok());
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use http::{HeaderMap, header};
 use multer::{Constraints, Multipart, SizeLimit};
 
 use crate::app::App;
+use crate::intake::{BLOB, Intake};
 use crate::resolve::{self, Wording};
 use crate::respond::OpenAi;
 
@@ -46,7 +47,7 @@ async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Form> {
     let boundary = multer::parse_boundary(kind).map_err(|error| unreadable(error, limit))?;
     let bounds = SizeLimit::new().whole_stream(limit as u64).for_field("model", MAX_NAME_BYTES);
     let constraints = Constraints::new().size_limit(bounds);
-    let mut parts = Multipart::with_constraints(body.into_data_stream(), boundary, constraints);
+    let mut parts = Multipart::with_constraints(Intake::new(body, BLOB).into_stream(), boundary, constraints);
     let mut form = Form::default();
     while let Some(mut part) = parts.next_field().await.map_err(|error| unreadable(error, limit))? {
         match part.name() {
@@ -73,6 +74,11 @@ fn unreadable(error: multer::Error, limit: usize) -> Error {
         multer::Error::StreamSizeExceeded { .. } => {
             let text = format!("request body must be at most {limit} bytes, got more");
             return Error::new(Code::TooLarge, text);
+        }
+        multer::Error::StreamReadFailed(source) if source.is::<Error>() => {
+            return source
+                .downcast()
+                .map_or_else(|source| Error::invalid(source.to_string()), |error| *error);
         }
         multer::Error::NoMultipart | multer::Error::DecodeContentType(_) => {
             "request Content-Type isn't multipart/form-data".to_owned()

@@ -15,6 +15,7 @@ use store::bundle::Reader;
 use store::transfer::Tell;
 
 use crate::app::App;
+use crate::intake::{BLOB, Intake};
 use crate::progress;
 use crate::resolve;
 use crate::respond::Native;
@@ -38,7 +39,8 @@ pub async fn save(State(app): State<Arc<App>>, request: Request) -> Result<Respo
 pub async fn load(State(app): State<Arc<App>>, body: Body) -> Result<Response, Native> {
     let work = |lines| async move {
         let tell = Tell::new(lines);
-        let loaded = Arc::new(Reader::new(body.into_data_stream()).load(&app.store, &tell).await?);
+        let loaded =
+            Arc::new(Reader::new(Intake::new(body, BLOB).into_stream()).load(&app.store, &tell).await?);
         for name in loaded.names() {
             tell.status("writing manifest").await?;
             app.write_model(&name, app.store.settle(Arc::clone(&loaded), name.clone())).await?;

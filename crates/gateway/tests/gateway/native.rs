@@ -180,5 +180,15 @@ async fn a_body_that_stops_coming_is_given_up_and_leaves_nothing() {
         let answer = send(Request::post(path).body(silent()).unwrap()).await.unwrap();
         assert_eq!(answer.status(), 408, "{path}");
     }
+    let form =
+        Request::post("/v1/audio/transcriptions").header("content-type", "multipart/form-data; boundary=b");
+    assert_eq!(send(form.body(silent()).unwrap()).await.unwrap().status(), 408);
+    // Its answer has begun already.
+    let bundle = send(Request::post("/api/load").body(silent()).unwrap()).await.unwrap();
+    let told = axum::body::to_bytes(bundle.into_body(), 1 << 16).await.unwrap();
+    assert!(
+        String::from_utf8_lossy(&told).contains("must come with at least 4096 bytes per second"),
+        "{told:?}"
+    );
     assert_eq!(rig.files(), files);
 }

@@ -39,6 +39,8 @@ pub struct Reader<S> {
     source: S,
     buffer: BytesMut,
     read: u64,
+    /// Headers so far, those of folders and of long names included.
+    headers: u64,
 }
 
 /// A file's header, and what was said about it before.
@@ -86,7 +88,7 @@ where
     E: std::fmt::Display,
 {
     pub fn new(source: S) -> Reader<S> {
-        Reader { source, buffer: BytesMut::new(), read: 0 }
+        Reader { source, buffer: BytesMut::new(), read: 0, headers: 0 }
     }
 
     /// Reads all of the file into the store; see [`Loaded`].
@@ -105,7 +107,6 @@ where
             if !places.insert(place.clone()) {
                 return Err(Error::Twice(entry.path).into());
             }
-            bound("the number of entries", MAX_ENTRIES as u64, places.len() as u64)?;
             match place {
                 Place::Blob(digest) => self.blob(store, &mut loaded, (digest, entry.size), tell).await?,
                 Place::Manifest(name) => {
@@ -156,6 +157,8 @@ where
             if block.iter().all(|byte| *byte == 0) {
                 return Ok(None);
             }
+            self.headers += 1;
+            bound("the number of entries", MAX_ENTRIES as u64, self.headers)?;
             let header = tar::Header::from_byte_slice(&block);
             let size = checked(header)?;
             match header.entry_type() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use api::ollama::Details;
-use serde_json::json;
+use serde_json::{Value, json};
 use store::{Digest, Manifest};
 
 use crate::fixture::{Folder, JINJA, gguf, message, name, writer};
@@ -271,4 +271,21 @@ async fn a_thousand_models_are_listed() {
     let again = |model: &&Arc<store::Model>| !first.iter().any(|before| Arc::ptr_eq(before, model));
     let read: Vec<String> = third.iter().filter(again).map(|model| model.name.shortest()).collect();
     assert_eq!(read, ["m7:latest"]);
+}
+
+#[tokio::test]
+async fn texts_of_a_model_have_a_bound_together() {
+    let folder = Folder::new();
+    let model = folder.model("a", json!({"license": "x".repeat(1 << 20)})).await;
+    let mut manifest: Value = serde_json::from_slice(&std::fs::read(folder.path(LATEST)).unwrap()).unwrap();
+    let layers = manifest["layers"].as_array_mut().unwrap();
+    let license = layers.iter().find(|layer| layer["size"] == 1 << 20).unwrap().clone();
+    // One blob, named over and over.
+    layers.extend(std::iter::repeat_n(license, 32));
+    folder.write(LATEST, manifest.to_string());
+    let (status, text) = message(folder.get("a").await);
+    assert_eq!(status, 400);
+    assert!(text.contains("at most 33554432 bytes together"), "{text}");
+    assert!(folder.store.list().await.unwrap().is_empty(), "it hurts nobody else");
+    assert_eq!(model.licenses.len(), 1);
 }

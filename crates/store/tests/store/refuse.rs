@@ -104,6 +104,9 @@ async fn too_many_or_too_long_texts_are_refused() {
     let system = "s".repeat((16 << 20) + 1);
     let answer = refused(&folder, json!({"model": "a", "from": "base", "system": system})).await;
     assert_eq!(answer, (400, "`system` must be at most 16777216 bytes, got 16777217".to_owned()));
+    let licenses = ["a", "b", "c"].map(|letter| letter.repeat(11 << 20));
+    let (status, text) = refused(&folder, json!({"model": "a", "from": "base", "license": licenses})).await;
+    assert!(status == 400 && text.contains("`texts` must be at most 33554432 bytes together"), "{text}");
     folder.create(json!({"model": "a", "from": "base", "system": &system[1..]})).await.unwrap();
     assert_eq!(folder.get("a").await.unwrap().system.as_ref().unwrap().len(), 16 << 20);
 }
