@@ -16,9 +16,10 @@ COPY --from=build --chown=nonroot:nonroot /data /data
 # In a container the loopback address reaches nobody.
 ENV OLLAMA_HOST=0.0.0.0:11434 \
     CARAVAN_WORKER_LISTEN=0.0.0.0:11500 \
+    CARAVAN_ADMIN_LISTEN=0.0.0.0:11435 \
     CARAVAN_STORE=/data/models
-# Clients; gateway and serve admin; gRPC of a worker; its admin.
-EXPOSE 11434 11435 11500 11501
+# Clients; admin of every role; gRPC of a worker, which needs CARAVAN_ADVERTISE.
+EXPOSE 11434 11435 11500
 VOLUME /data
 USER nonroot
 ENTRYPOINT ["/usr/local/bin/caravan"]
