@@ -123,6 +123,11 @@ pub(super) fn read_long(
         None if stretch > 1.0 => (1.0 + stretch.ln() / (original as f32).ln()).sqrt(),
         None => 1.0,
     };
+    if !(magnitude > 0.0 && magnitude.is_finite()) {
+        let problem =
+            format!("must be above 0 and leave a magnitude, it is {magnitude} over {original} positions");
+        return Err(scaling.wrong("attention_factor", &problem));
+    }
     let keys = [
         ("freq_base", base.into()),
         ("dimension_count", (turned as u32).into()),

@@ -106,9 +106,20 @@ impl Files {
 
     /// As an adapter of that base.
     pub fn convert(&self, base: &Made) -> Result<Made, Error> {
+        self.convert_changed(base, |_, _| {})
+    }
+
+    /// The same after `change` has had the bytes of each file.
+    pub fn convert_changed(&self, base: &Made, change: impl Fn(&str, &mut Vec<u8>)) -> Result<Made, Error> {
         let folder = tempfile::tempdir().unwrap();
         let base = Input { name: "base.gguf".to_owned(), path: base.folder.path().join("made.gguf") };
-        let job = Job { files: self.write(folder.path()), base: Some(base), quantization: None, threads: 2 };
+        let files = self.write(folder.path());
+        for input in &files {
+            let mut content = fs::read(&input.path).unwrap();
+            change(&input.name, &mut content);
+            fs::write(&input.path, content).unwrap();
+        }
+        let job = Job { files, base: Some(base), quantization: None, threads: 2 };
         let statuses = run_job(&job, &folder.path().join("made.gguf"))?;
         Ok(Made { folder, statuses })
     }

@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use crate::encoder::bert;
 use crate::fixture::{Checkpoint, WIDTH, random};
+use crate::lora::Lora;
+use crate::phi;
 use crate::reference::decoders;
 
 fn llama() -> Checkpoint {
@@ -268,6 +271,19 @@ fn places(value: &Value, at: String, all: &mut Vec<String>) {
     all.push(at);
 }
 
+/// Puts junk in one of its places.
+fn spoil(json: &mut Value, place: prop::sample::Index, junk: Value) {
+    let mut all = Vec::new();
+    places(json, String::new(), &mut all);
+    *json.pointer_mut(&all[place.index(all.len())]).unwrap() = junk;
+}
+
+/// One checkpoint of each kind.
+fn kinds() -> Vec<Checkpoint> {
+    let decoders = decoders().into_iter().map(|decoder| decoder.checkpoint());
+    decoders.chain([phi::checkpoints().1, bert()]).collect()
+}
+
 fn junk() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(Value::Null),
@@ -287,21 +303,36 @@ proptest! {
 
     /// Whatever stands anywhere in a JSON file: an answer or a refusal, and soon.
     #[test]
-    fn no_json_makes_it_panic(which in 0usize..3, place in any::<prop::sample::Index>(), junk in junk()) {
-        let mut checkpoint = llama();
+    fn no_json_makes_it_panic(kind in any::<prop::sample::Index>(), which in 0usize..3, place in any::<prop::sample::Index>(), junk in junk()) {
+        let mut all = kinds();
+        let mut checkpoint = all.swap_remove(kind.index(all.len()));
         let name = ["config.json", "tokenizer.json", "tokenizer_config.json"][which];
         let mut json = match name {
             "config.json" => checkpoint.config.clone(),
             name => serde_json::from_slice(&checkpoint.files[name]).unwrap(),
         };
-        let mut all = Vec::new();
-        places(&json, String::new(), &mut all);
-        *json.pointer_mut(&all[place.index(all.len())]).unwrap() = junk;
+        spoil(&mut json, place, junk);
         match name {
             "config.json" => checkpoint.config = json,
             name => checkpoint.put(name, json),
         }
         let _ = checkpoint.convert(None);
+    }
+
+    #[test]
+    fn no_adapter_makes_it_panic(place in any::<prop::sample::Index>(), junk in junk(), at in any::<prop::sample::Index>(), bytes in prop::collection::vec(any::<u8>(), 0..30)) {
+        let checkpoint = llama();
+        let base = checkpoint.convert(None).unwrap();
+        for mut files in [Lora::of(&checkpoint).peft(), Lora::of(&checkpoint).mlx()] {
+            spoil(&mut files.config, place, junk.clone());
+            let _ = files.convert_changed(&base, |name, content| {
+                let start = at.index(content.len().min(3000));
+                let end = if name.ends_with("safetensors") { bytes.len() } else { 0 };
+                for (old, new) in content.iter_mut().skip(start).zip(&bytes[..end]) {
+                    *old = *new;
+                }
+            });
+        }
     }
 
     #[test]
