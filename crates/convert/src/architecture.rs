@@ -11,6 +11,7 @@ use gguf::TensorType;
 
 use crate::Error;
 use crate::checkpoint::{Checkpoint, Entries, class};
+use crate::fp8::{self, Fp8};
 use crate::plan::{Change, Data, Planned};
 use crate::safetensors::Stored;
 
@@ -146,8 +147,17 @@ impl Table {
         let mut left: BTreeMap<&str, &Stored> =
             checkpoint.tensors.iter().map(|(name, stored)| (name.as_str(), stored)).collect();
         let mut planned = Vec::with_capacity(left.len());
+        let block = fp8::block(checkpoint)?;
         let mut take = |name: String, gguf: String, row: &Row| -> Result<(), Error> {
             match left.remove(name.as_str()) {
+                Some(stored) if stored.is_fp8 => {
+                    let scales =
+                        fp8::SCALES.iter().find_map(|end| left.remove(format!("{name}{end}").as_str()));
+                    let data = Data::Fp8(Fp8::new(&name, stored, scales, block)?);
+                    // As precise as they are, and with room for their scales.
+                    let stored = Stored { kind: TensorType::BF16, ..stored.clone() };
+                    planned.push(Planned { data, ..plan(&name, gguf, row, &stored, sizes)? });
+                }
                 Some(stored) => planned.push(plan(&name, gguf, row, stored, sizes)?),
                 None if row.need == Need::May => {}
                 None => return Err(Error::tensor(&name, "is missing")),
@@ -169,6 +179,8 @@ impl Table {
             let bare = name.strip_prefix(prefix).unwrap_or(name);
             self.ignored.iter().any(|part| bare.starts_with(part) || name.starts_with(part))
                 || bare.ends_with("rotary_emb.inv_freq")
+                // What whoever computes in eight bits multiplies activations with.
+                || bare.ends_with(".input_scale")
         };
         match left.keys().find(|name| !is_ignored(name)) {
             None => Ok(planned),

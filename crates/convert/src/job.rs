@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use engine::quantize::{Mix, Outline, is_plain};
 use gguf::{Quantization, TensorType, Value};
 
-use crate::plan::{Plan, Planned};
+use crate::plan::{Data, Plan, Planned};
 use crate::{Error, adapter, checkpoint, shards, write};
 
 /// What version 2 of ggml's block layouts is called in a file.
@@ -27,7 +27,7 @@ pub struct Job {
     pub files: Vec<Input>,
     /// The GGUF of the model that an adapter changes; `None` = the files are no adapter.
     pub base: Option<Input>,
-    /// `None` = half precision for a checkpoint, and a GGUF as it is. An adapter is never quantized.
+    /// `None` = half precision for a checkpoint, Q8_0 for one of eight bits, and a GGUF as it is. An adapter is never quantized.
     pub quantization: Option<Quantization>,
     pub threads: usize,
 }
@@ -64,7 +64,10 @@ pub fn convert(
     }
     let mut plan = if is_checkpoint { checkpoint::read(&job.files)? } else { shards::read(&job.files)? };
     let from = main_type(&plan);
-    let quantization = job.quantization.or(is_checkpoint.then_some(Quantization::F16));
+    // What has eight bits is not made larger unasked.
+    let has_eight_bits = plan.tensors.iter().any(|tensor| matches!(tensor.data, Data::Fp8(_)));
+    let usual = if has_eight_bits { Quantization::Q8_0 } else { Quantization::F16 };
+    let quantization = job.quantization.or(is_checkpoint.then_some(usual));
     let types = match quantization {
         Some(quantization) => types(&mut plan, quantization, is_checkpoint)?,
         None => plan.tensors.iter().map(|tensor| tensor.kind).collect(),

@@ -15,6 +15,7 @@ mod adapter;
 mod architecture;
 mod checkpoint;
 mod error;
+mod fp8;
 mod job;
 mod json;
 mod plan;

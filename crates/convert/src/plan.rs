@@ -2,6 +2,7 @@
 
 use gguf::{TensorType, Value};
 
+use crate::fp8::Fp8;
 use crate::source::Span;
 
 /// Everything that the file will have but the types that quantizing gives.
@@ -28,6 +29,8 @@ pub(crate) struct Planned {
 #[derive(Clone, Debug)]
 pub(crate) enum Data {
     Stored(Span),
+    /// Stored in eight bits; the tensor's kind is what they become first.
+    Fp8(Fp8),
     /// Computed, and small.
     Values(Vec<f32>),
 }

@@ -10,6 +10,7 @@ use gguf::TensorType;
 use serde_json::Value;
 
 use crate::Error;
+use crate::fp8;
 use crate::json::{Json, kind};
 use crate::source::{Source, Span};
 
@@ -22,6 +23,8 @@ const MAX_DIMENSIONS: usize = 4;
 #[derive(Clone, Debug)]
 pub(crate) struct Stored {
     pub kind: TensorType,
+    /// Bytes that are numbers of [`crate::fp8`]; the kind, which has no name for them, is a byte's.
+    pub is_fp8: bool,
     /// The contiguous dimension last.
     pub shape: Vec<u64>,
     pub span: Span,
@@ -71,8 +74,8 @@ fn stored(source: &Arc<Source>, data_start: u64, tensor: &str, entry: &Value) ->
         Some("F64") => TensorType::F64,
         Some("I32" | "U32") => TensorType::I32,
         Some("I16" | "U16") => TensorType::I16,
-        Some("I8" | "U8" | "BOOL") => TensorType::I8,
-        _ => return Err(wrong(format!("`dtype` must be F32, F16 or BF16, got {}", kind(dtype)))),
+        Some("I8" | "U8" | "BOOL" | fp8::DTYPE) => TensorType::I8,
+        _ => return Err(wrong(format!("`dtype` must be F32, F16, BF16 or F8_E4M3, got {}", kind(dtype)))),
     };
     let numbers = |key: &str| -> Result<Vec<u64>, Error> {
         let value = field(key)?;
@@ -103,7 +106,7 @@ fn stored(source: &Arc<Source>, data_start: u64, tensor: &str, entry: &Value) ->
     let span = span.ok_or_else(|| {
         wrong(format!("it ends at byte {end} of the data, which has {}", source.len() - data_start))
     })?;
-    Ok(Stored { kind: kind_of, shape, span })
+    Ok(Stored { kind: kind_of, is_fp8: dtype == fp8::DTYPE, shape, span })
 }
 
 /// Every byte of the data belongs to one tensor: none to two, none to none.
@@ -174,7 +177,10 @@ mod tests {
             (refusal(&file("{", 0)), "it is no JSON"),
             (refusal(&file(&("{\"a\":".repeat(5000) + "1" + &"}".repeat(5000)), 0)), "recursion limit"),
             (tensor(r#""shape":[2],"data_offsets":[0,8]"#, 8), "`dtype` is missing"),
-            (tensor(&whole.replace("F32", "F8_E4M3"), 8), "must be F32, F16 or BF16, got \"F8_E4M3\""),
+            (
+                tensor(&whole.replace("F32", "F8_E5M2"), 8),
+                "must be F32, F16, BF16 or F8_E4M3, got \"F8_E5M2\"",
+            ),
             (tensor(&whole.replace("[2]", "[-2]"), 8), "`shape` must be a list of integers"),
             (tensor(&whole.replace("[2]", "[1,1,1,1,2]"), 8), "at most 4 dimensions, got 5"),
             (tensor(&whole.replace("[2]", "[4294967296,4294967296]"), 8), "more than any file has"),

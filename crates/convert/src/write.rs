@@ -129,6 +129,7 @@ impl Piece {
                     Error::tensor(&tensor.name, format!("cannot be read as {}", tensor.kind))
                 })?;
             }
+            Data::Fp8(fp8) => fp8.rows(self.first, self.rows, &mut values)?,
             Data::Values(all) => {
                 values.extend_from_slice(&all[self.first as usize * Piece::cols(tensor) as usize..][..count])
             }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests may, and their helpers are tests too")]
 
 mod adapters;
+mod eight_bits;
 mod encoder;
 mod fixture;
 mod ggufs;

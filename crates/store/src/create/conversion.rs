@@ -21,7 +21,7 @@ pub struct Conversion {
     pub files: Vec<(String, Digest)>,
     /// The weights that an adapter changes.
     pub base: Option<Digest>,
-    /// As a file names it; empty = half precision for a checkpoint, and a GGUF as it is.
+    /// As a file names it; empty = what the worker thinks right: a GGUF stays as it is.
     pub quantization: String,
 }
 
