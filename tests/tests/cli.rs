@@ -231,6 +231,21 @@ fn a_wrong_call_of_a_client_says_what_is_wrong() {
     assert!(help.code == Some(0) && help.out.contains("Usage: caravan [COMMAND]"), "{}", help.out);
 }
 
+#[test]
+fn help_comes_by_word_and_by_flag() {
+    for (arguments, usage) in [
+        (&["help"][..], "Usage: caravan [COMMAND]"),
+        (&["-h"], "Usage: caravan [COMMAND]"),
+        (&["--help"], "Usage: caravan [COMMAND]"),
+        (&["help", "run"], "Usage: caravan run [OPTIONS] <MODEL>"),
+        (&["run", "-h"], "Usage: caravan run [OPTIONS] <MODEL>"),
+        (&["run", "--help"], "Usage: caravan run [OPTIONS] <MODEL>"),
+    ] {
+        let help = caravan(&nobody(), arguments, "");
+        assert!(help.code == Some(0) && help.out.contains(usage), "{arguments:?}: {} {}", help.out, help.err);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn flags_of_run_reach_the_answer() {
     let cluster = Cluster::serve(&[("CARAVAN_ENGINE", "scripted".to_owned())]).await.unwrap();

@@ -54,6 +54,14 @@ fn rows_that_say_not_yet_become_fewer() {
     fail_with(&wrong.collect::<Vec<_>>());
 }
 
+/// What is claimed without a reservation is held by a test.
+#[test]
+fn every_yes_names_a_test() {
+    let page = Page::read().unwrap();
+    let bare = page.rows.iter().filter(|row| row.status() == "yes" && row.tests().is_empty());
+    fail_with(&bare.map(|row| format!("line {}: \"yes\" names no test", row.line)).collect::<Vec<_>>());
+}
+
 /// `01: a sentence` for every scenario.
 fn scenarios() -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
