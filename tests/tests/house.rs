@@ -23,15 +23,16 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("worker", &["engine", "convert", "store", "template", "protocol", "registry", "node", "api", "gguf"]),
     ("gateway", &["protocol", "registry", "store", "node", "api"]),
     ("cli", &["api", "gguf", "node", "store", "registry", "engine", "worker", "gateway"]),
-    ("tests", &["api", "registry"]),
+    ("tests", &["api", "registry", "store"]),
 ];
 
 /// Outside crates that only some of ours may name.
-const OWNERS: [(&str, &[&str]); 6] = [
+const OWNERS: [(&str, &[&str]); 7] = [
     ("candle-core", &["engine"]),
     ("candle-nn", &["engine"]),
     ("llguidance", &["engine"]),
     ("etcd-client", &["registry"]),
+    ("object_store", &["store"]),
     ("axum", &["gateway", "node"]),
     ("clap", &["cli"]),
 ];

@@ -31,6 +31,7 @@ pub async fn prepare(
             quantization: conversion.quantization.clone(),
             base: conversion.base.as_ref().map(|digest| blob("the base", digest)),
         };
+        let _pins = app.store.pin(&conversion);
         spec.made.push(anywhere(app, &request, &conversion, tell).await?);
     }
     Ok(spec)

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use api::ollama::{CreateRequest, Progress};
 
-use crate::home::{MAX_MANIFEST, unwatched};
+use crate::home::{self, MAX_MANIFEST, unwatched};
 use crate::model::{MAX_TEXTS, too_much_text};
 use crate::pins::Pins;
 use crate::store::Inner;
@@ -157,7 +157,7 @@ impl<'a> Written<'a> {
             return Ok(false);
         }
         durable::write(&home.local(digest), bytes)?;
-        home.publish(digest, &mut unwatched)?;
+        home::publish(&**home, digest, &mut unwatched)?;
         self.new.insert(digest.clone());
         Ok(true)
     }

@@ -20,6 +20,7 @@ use futures::{StreamExt, TryFutureExt, TryStreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
+use crate::cache::BlobFile;
 use crate::home::{Entry, Header, Home, MAX_MANIFEST, Place, Section, Sent, Stamp};
 use crate::name::Part;
 use crate::{Digest, Error, Name, Pruned, Result, durable};
@@ -172,6 +173,16 @@ impl Home for Directory {
         }
     }
 
+    fn age(&self, digest: &Digest) -> Result<Option<Duration>> {
+        let path = self.local(digest);
+        match fs::metadata(&path).and_then(|metadata| metadata.modified()) {
+            // From the future: as young as can be.
+            Ok(modified) => Ok(Some(SystemTime::now().duration_since(modified).unwrap_or_default())),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(Error::io("stat blob", &path)(error)),
+        }
+    }
+
     fn touch(&self, digest: &Digest) -> Result<bool> {
         Ok(touch(&self.local(digest)))
     }
@@ -195,6 +206,16 @@ impl Home for Directory {
 
     fn publish(&self, _: &Digest, _: Sent<'_>) -> Result<()> {
         Ok(())
+    }
+
+    fn fetch(&self, digest: &Digest, _: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<BlobFile> {
+        let place = || self.root.display().to_string();
+        self.cached(digest).ok_or_else(|| Error::Absent { digest: digest.to_string(), place: place() })
+    }
+
+    fn cached(&self, digest: &Digest) -> Option<BlobFile> {
+        let path = self.local(digest);
+        path.is_file().then(|| BlobFile::for_good(path))
     }
 
     fn remove_blob(&self, digest: &Digest) -> Result<()> {

@@ -90,6 +90,15 @@ pub enum Error {
     Oversized { what: &'static str, path: PathBuf, limit: u64, got: u64 },
     #[error("request canceled")]
     Canceled,
+    /// A bucket that cannot be reached, or says no. Never with credentials.
+    #[error("{action} {url}: {reason}")]
+    Bucket { action: &'static str, url: String, reason: String },
+    #[error("{digest} is not in {place}")]
+    Absent { digest: String, place: String },
+    #[error(
+        "{digest} needs {bytes} bytes of the cache, which may have {bound} (`--cache-bytes`, `CARAVAN_CACHE_BYTES`) and has {used} in use; allow more, or unload a model"
+    )]
+    NoRoom { digest: String, bytes: u64, bound: u64, used: u64 },
     #[error("{what} `{}`: {source}", path.display())]
     Json { what: &'static str, path: PathBuf, source: serde_json::Error },
     #[error("{action} `{}`: {source}", path.display())]
@@ -144,15 +153,19 @@ impl Error {
             | Error::Parameters(_)
             | Error::Bundle(_)
             | Error::TooLong { .. } => Code::Invalid,
-            Error::NotFound(_) | Error::SourceNotFound(_) | Error::Incomplete { .. } => Code::NotFound,
+            Error::NotFound(_)
+            | Error::SourceNotFound(_)
+            | Error::Incomplete { .. }
+            | Error::Absent { .. } => Code::NotFound,
             Error::Canceled => Code::Canceled,
             Error::Json { .. }
             | Error::Io { .. }
             | Error::Oversized { .. }
+            | Error::NoRoom { .. }
             | Error::Task
             | Error::Unconverted
             | Error::Unmade { .. } => Code::Internal,
-            Error::Transfer(_) | Error::PullManifest(_) => Code::Remote,
+            Error::Transfer(_) | Error::PullManifest(_) | Error::Bucket { .. } => Code::Remote,
             Error::Shared(error) => error.code(),
         }
     }

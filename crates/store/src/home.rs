@@ -1,4 +1,6 @@
 //! Where manifests and blobs last: the seam between what the store does and where it keeps it. Everything here blocks.
+//!
+//! What a home promises is in `tests/laws`, which every home is held to.
 
 use std::io;
 use std::ops::Range;
@@ -8,8 +10,10 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use gguf::Gguf;
+use tokio::runtime::Handle;
 
-use crate::{Digest, Name, Pruned, Result};
+use crate::cache::BlobFile;
+use crate::{Digest, Name, Pruned, Result, durable};
 
 /// Docker's registry takes manifests up to this size, so no valid one is larger.
 pub(crate) const MAX_MANIFEST: u64 = 4 << 20;
@@ -44,6 +48,9 @@ pub(crate) trait Home: Send + Sync + 'static {
     /// The bytes of a blob; `None` if it is not there.
     fn size(&self, digest: &Digest) -> Result<Option<u64>>;
 
+    /// How long ago a blob was written or touched; `None` if it is not there.
+    fn age(&self, digest: &Digest) -> Result<Option<Duration>>;
+
     /// Makes a blob look new, so that it is spared until a manifest names it. `false` if it is not there.
     fn touch(&self, digest: &Digest) -> Result<bool>;
 
@@ -62,9 +69,16 @@ pub(crate) trait Home: Send + Sync + 'static {
     /// [`gguf::Error::Io`] of the kind `NotFound` if the blob is not there.
     fn header(&self, digest: &Digest) -> Result<Header, gguf::Error>;
 
-    /// Makes a blob last that has its name in [`Home::incoming`]. `sent` hears how many bytes are on their way, and
-    /// ends it by an error.
+    /// Makes a blob last that has its name in [`Home::incoming`], where it stays when this fails. `sent` hears how many
+    /// bytes are on their way, and ends it by an error.
     fn publish(&self, digest: &Digest, sent: Sent<'_>) -> Result<()>;
+
+    /// Brings a blob to this machine, where it is not there. `told` hears how many of all bytes are there, and ends it
+    /// by an error.
+    fn fetch(&self, digest: &Digest, told: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<BlobFile>;
+
+    /// A whole blob on this machine, if it is there.
+    fn cached(&self, digest: &Digest) -> Option<BlobFile>;
 
     /// One that is not there is no error.
     fn remove_blob(&self, digest: &Digest) -> Result<()>;
@@ -82,6 +96,11 @@ pub(crate) trait Home: Send + Sync + 'static {
 
     /// For texts that people read.
     fn place(&self, what: Place<'_>) -> PathBuf;
+
+    /// Where what blocks may run, for a home that must not be asked on a thread of the async runtime.
+    fn runtime(&self) -> Option<&Handle> {
+        None
+    }
 }
 
 /// The bytes of a part of a blob.
@@ -129,6 +148,15 @@ impl Header {
         let bytes = file.len();
         Ok(Header { gguf: file.into_header(), bytes })
     }
+}
+
+/// Publishes what came in; of what cannot be published nothing stays.
+pub(crate) fn publish(home: &dyn Home, digest: &Digest, sent: Sent<'_>) -> Result<()> {
+    home.publish(digest, sent).inspect_err(|_| {
+        if let Err(error) = durable::remove(&home.local(digest)) {
+            tracing::warn!(%error, "a blob that came in cannot be removed");
+        }
+    })
 }
 
 /// For a blob whose way nobody watches.

@@ -1,9 +1,11 @@
-//! The models folder, in Ollama's own layout: names, manifests, blobs, Modelfiles.
+//! The models, in a folder in Ollama's own layout or in a bucket: names, manifests, blobs, Modelfiles.
 //!
-//! Async at its border, because an object store joins later; inside, plain file I/O on blocking threads. Only
-//! `transfer`, which moves models from and to registries, speaks over the network. Knows nothing about workers, never quantizes.
+//! Async at its border; inside, what blocks runs on blocking threads. `home` is the seam between the two places. Only
+//! `transfer`, which moves models from and to registries, and `bucket` speak over the network. Knows nothing about workers, never quantizes.
 
+mod bucket;
 pub mod bundle;
+mod cache;
 mod capability;
 mod config;
 mod create;
@@ -13,6 +15,7 @@ mod durable;
 mod error;
 mod golang;
 mod home;
+mod location;
 mod lock;
 mod making;
 mod manifest;
@@ -24,21 +27,27 @@ mod remove;
 mod shelf;
 mod show;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod transfer;
 mod unfinished;
 mod upload;
 mod weights;
 
+pub use bucket::Access;
+pub use cache::BlobFile;
 pub use config::Config;
 pub use create::{Conversion, CreateSpec, Made};
 pub use digest::Digest;
 pub use error::{Error, Result};
 pub use home::Header;
+pub use location::Location;
 pub use making::NewBlob;
 pub use manifest::{Layer, LayerKind, Manifest};
 pub use model::Model;
 pub use modelfile::Modelfile;
 pub use name::Name;
+pub use pins::Pins;
 pub use remove::Pruned;
 pub use store::{Store, StoreConfig};
 pub use upload::Upload;

@@ -1,6 +1,7 @@
 //! A blob that is made here, so that nobody knows its digest before the end.
 
 use std::io::{self, BufWriter, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,7 +9,7 @@ use std::sync::atomic::Ordering;
 use tempfile::NamedTempFile;
 
 use crate::digest::Hasher;
-use crate::home::unwatched;
+use crate::home;
 use crate::store::Inner;
 use crate::upload::Open;
 use crate::{Digest, Error, Result, durable, unfinished};
@@ -43,14 +44,26 @@ impl NewBlob {
 
     /// Makes the blob durable and names it.
     pub fn finish(self) -> Result<Digest> {
+        self.publish(&mut |_, _| ControlFlow::Continue(()))
+    }
+
+    /// The same, for who tells how many of all bytes are on their way where that takes a while. A break ends it.
+    ///
+    /// # Errors
+    /// [`Error::Canceled`] after a break.
+    pub fn publish(self, progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>) -> Result<Digest> {
         let NewBlob { file, hasher, open } = self;
         let home = &open.0.home;
         let file =
             file.into_inner().map_err(|error| Error::io("write", home.incoming())(error.into_error()))?;
         let digest = hasher.finish();
         if !home.touch(&digest)? {
+            let total = file.as_file().metadata().map_err(Error::io("stat", file.path()))?.len();
             durable::settle(file, &home.local(&digest))?;
-            home.publish(&digest, &mut unwatched)?;
+            home::publish(&**home, &digest, &mut |sent| match progress(sent, total) {
+                ControlFlow::Continue(()) => Ok(()),
+                ControlFlow::Break(()) => Err(Error::Canceled),
+            })?;
         }
         Ok(digest)
     }

@@ -1,7 +1,7 @@
 //! Blobs that a manifest will name in a moment, counted.
 //!
 //! Who removes blobs holds the board for as long as that takes; who is about to use one pins it first and looks
-//! whether it is there then. Within this process; across processes young blobs are spared.
+//! whether it is there then. Within this process; across processes young blobs are spared (`remove`).
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,7 +16,7 @@ pub(crate) struct Board {
 }
 
 /// Blobs in use by an operation that runs now; free again when dropped.
-pub(crate) struct Pins {
+pub struct Pins {
     board: Board,
     digests: Vec<Digest>,
 }

@@ -1,16 +1,17 @@
 //! Removing: a model with the blobs that only it uses, and at start-up whatever no model uses.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::{Arc, MutexGuard};
 
 use crate::store::Inner;
 use crate::{Digest, Error, Manifest, Name, Result};
 
-/// Ollama's grace: a blob may be uploaded some time before the manifest that names it is written.
-const GRACE: Duration = Duration::from_secs(60 * 60);
+/// Nobody sees the uploads of other processes, and a client may upload for long before it makes a model of what it has
+/// sent: with a grace of an hour, for a day.
+const SHARED_GRACES: u32 = 24;
 
-/// What start-up pruning removed.
+/// What pruning removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
     pub files: usize,
@@ -42,6 +43,18 @@ pub(crate) fn orphans_of(inner: &Inner, old: Option<Manifest>) {
     }
 }
 
+/// The same from a `Drop`, on whatever thread that is.
+pub(crate) fn remove_orphans_aside(inner: &Arc<Inner>, candidates: impl IntoIterator<Item = Digest>) {
+    let candidates: Vec<Digest> = candidates.into_iter().collect();
+    match inner.home.runtime() {
+        None => remove_orphans(inner, &candidates),
+        Some(runtime) => {
+            let inner = Arc::clone(inner);
+            runtime.spawn_blocking(move || remove_orphans(&inner, &candidates));
+        }
+    }
+}
+
 /// Removes those of `candidates` that no manifest names and no running operation has pinned. A failure costs space only,
 /// so it is logged and the operation that led here succeeds.
 pub(crate) fn remove_orphans<'a>(inner: &Inner, candidates: impl IntoIterator<Item = &'a Digest>) {
@@ -49,7 +62,7 @@ pub(crate) fn remove_orphans<'a>(inner: &Inner, candidates: impl IntoIterator<It
     if candidates.is_empty() {
         return;
     }
-    let pins = inner.pins.hold();
+    let (pins, _held) = pinned(inner);
     let references = match inner.shelf.references() {
         Ok(references) => references,
         Err(error) => {
@@ -57,19 +70,43 @@ pub(crate) fn remove_orphans<'a>(inner: &Inner, candidates: impl IntoIterator<It
             return;
         }
     };
-    let is_orphan =
-        |digest: &&&Digest| !references.digests.contains(**digest) && !pins.contains_key(**digest);
+    let is_orphan = |digest: &&&Digest| !references.digests.contains(**digest) && !pins.contains(**digest);
     for digest in candidates.iter().filter(is_orphan) {
-        if let Err(error) = inner.home.remove_blob(digest) {
+        let removed = match is_spared(inner, digest) {
+            Ok(false) => inner.home.remove_blob(digest),
+            Ok(true) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
             tracing::warn!(%error, "blob cannot be removed");
         }
     }
 }
 
+/// Whether somebody in another process may be about to name a blob: nobody here knows what is pinned there, but who
+/// wants a blob makes it look new first. Pruning takes it later.
+fn is_spared(inner: &Inner, digest: &Digest) -> Result<bool> {
+    Ok(inner.shared && inner.home.age(digest)?.is_some_and(|age| age <= inner.grace))
+}
+
+/// Makes everything that is pinned here look new, for processes that do not know our pins.
+pub(crate) fn keep_young(inner: &Inner) -> Result<()> {
+    let (pins, _) = pinned(inner);
+    pins.iter().try_for_each(|digest| inner.home.touch(digest).map(drop))
+}
+
+/// What is pinned, and the guard under which that stays so. A bucket may be silent for long, and whoever wants a pin
+/// would wait: there the touch that comes with every pin has to do.
+fn pinned(inner: &Inner) -> (HashSet<Digest>, Option<MutexGuard<'_, HashMap<Digest, usize>>>) {
+    let held = inner.pins.hold();
+    let pins = held.keys().cloned().collect();
+    (pins, inner.home.runtime().is_none().then_some(held))
+}
+
 /// Removes old blobs that nothing names, old files that are no blobs, and empty folders of manifests.
 pub(crate) fn prune(inner: &Inner) -> Result<Pruned> {
     let skipped = Pruned { skipped: true, ..Pruned::default() };
-    let pins = inner.pins.hold();
+    let (pins, _held) = pinned(inner);
     if !inner.prune || inner.uploads.load(Ordering::SeqCst) > 0 {
         return Ok(skipped);
     }
@@ -78,5 +115,6 @@ pub(crate) fn prune(inner: &Inner) -> Result<Pruned> {
         tracing::warn!("nothing is pruned: a manifest is damaged");
         return Ok(skipped);
     }
-    inner.home.sweep(GRACE, &|digest| references.digests.contains(digest) || pins.contains_key(digest))
+    let grace = if inner.shared { inner.grace * SHARED_GRACES } else { inner.grace };
+    inner.home.sweep(grace, &|digest| references.digests.contains(digest) || pins.contains(digest))
 }

@@ -7,6 +7,10 @@ use crate::home::{Entry, Home, Place, Stamp};
 use crate::weights::Weights;
 use crate::{Digest, Error, Layer, Manifest, Model, Name, Result};
 
+/// A model takes some round trips, one after the other. Each reader has a header in memory meanwhile, which may be some
+/// 30 MiB with its vocabulary.
+const READERS: usize = 8;
+
 pub(crate) struct Shelf {
     pub(crate) home: Arc<dyn Home>,
     models: Mutex<HashMap<Name, (Stamp, Arc<Model>)>>,
@@ -52,6 +56,20 @@ impl Shelf {
         Ok(model)
     }
 
+    /// The models of a listing, in its order. What was not read before is read by several threads, where it is far away.
+    pub(crate) fn models(&self, entries: &[Entry]) -> Vec<Result<Arc<Model>>> {
+        let is_far = self.home.runtime().is_some();
+        let unread: Vec<&Entry> =
+            entries.iter().filter(|entry| is_far && self.cached(entry).is_none()).collect();
+        std::thread::scope(|scope| {
+            for share in unread.chunks(unread.len().div_ceil(READERS).max(1)) {
+                // What fails here fails below, where it is told.
+                scope.spawn(move || share.iter().for_each(|entry| drop(self.model(entry))));
+            }
+        });
+        entries.iter().map(|entry| self.model(entry)).collect()
+    }
+
     /// What a GGUF says about itself; each is parsed once.
     pub(crate) fn weights(&self, digest: &Digest) -> Result<Arc<Weights>, gguf::Error> {
         if let Some(weights) = lock(&self.weights).get(digest) {
@@ -84,6 +102,11 @@ impl Shelf {
             }
         }
         Ok(references)
+    }
+
+    /// A model as it was when it was last read.
+    pub(crate) fn remembered(&self, name: &Name) -> Option<Arc<Model>> {
+        lock(&self.models).get(name).map(|(_, model)| Arc::clone(model))
     }
 
     fn cached(&self, entry: &Entry) -> Option<Arc<Model>> {

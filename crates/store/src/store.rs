@@ -1,33 +1,53 @@
 //! The handle: async at the border, plain file I/O on blocking threads inside.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use api::ollama::{Progress, ShowRequest, ShowResponse};
 
+use crate::bucket::{Access, Bucket};
 use crate::bundle::{Bundle, Loaded};
+use crate::cache::{BlobFile, Cache};
 use crate::create::{self, Conversion, Made, Reporter};
 use crate::directory::Directory;
 use crate::home::{Header, Home};
+use crate::location::Location;
 use crate::lock::Locks;
 use crate::making::NewBlob;
 use crate::pins::Board;
 use crate::shelf::Shelf;
+use crate::transfer::Tuning;
 use crate::upload::Upload;
-use crate::{CreateSpec, Digest, Error, Model, Name, Pruned, Result, remove, show, unfinished};
+use crate::{CreateSpec, Digest, Error, Model, Name, Pins, Pruned, Result, remove, show, unfinished};
 
-/// What an operator sets.
+/// Ollama's grace: a blob may be uploaded some time before the manifest that names it is written.
+const GRACE: Duration = Duration::from_secs(60 * 60);
+
+/// What an operator sets, and what tests make shorter.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
-    /// The models folder.
-    pub root: PathBuf,
+    pub location: Location,
+    /// Where a bucket's blobs come in and are kept for a while; a folder needs none.
+    pub cache: PathBuf,
+    /// Of what is kept there; 0 = no bound.
+    pub cache_bytes: u64,
     /// Whether blobs that a create or a copy orphans are removed, and whether [`Store::prune`] does anything
     /// (`OLLAMA_NOPRUNE` says no).
     pub prune: bool,
+    /// Whether other processes may write to it, too: what looks like an orphan here may be what they are about to name,
+    /// so young ones are left to [`Store::prune`]. A bucket is always shared.
+    pub shared: bool,
+    /// How long nobody removes a blob that has no name.
+    pub grace: Duration,
+    /// How blobs are brought from a bucket.
+    pub tuning: Tuning,
+    pub access: Access,
 }
 
-/// A models folder. Cheap to clone; all clones share locks and cache.
+/// A models folder or a bucket. Cheap to clone; all clones share locks and caches.
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
@@ -38,6 +58,8 @@ pub(crate) struct Inner {
     pub(crate) home: Arc<dyn Home>,
     pub(crate) shelf: Shelf,
     pub(crate) prune: bool,
+    pub(crate) shared: bool,
+    pub(crate) grace: Duration,
     pub(crate) pins: Board,
     pub(crate) uploads: AtomicUsize,
     locks: Locks,
@@ -45,9 +67,25 @@ pub(crate) struct Inner {
 
 // === impl StoreConfig ===
 
+impl From<Location> for StoreConfig {
+    fn from(location: Location) -> StoreConfig {
+        let home = std::env::home_dir().unwrap_or_else(|| PathBuf::from("."));
+        StoreConfig {
+            location,
+            cache: home.join(".ollama/cache"),
+            cache_bytes: 0,
+            prune: true,
+            shared: false,
+            grace: GRACE,
+            tuning: Tuning::default(),
+            access: Access::from_environment(),
+        }
+    }
+}
+
 impl From<PathBuf> for StoreConfig {
     fn from(root: PathBuf) -> StoreConfig {
-        StoreConfig { root, prune: true }
+        StoreConfig::from(Location::Folder(root))
     }
 }
 
@@ -60,20 +98,36 @@ impl From<&Path> for StoreConfig {
 // === impl Store ===
 
 impl Store {
-    /// Opens a models folder; makes it if it is not there. Blocking, for start-up.
+    /// Opens a models folder, and makes it if it is not there; or a bucket, which must be there. For start-up. Blocking,
+    /// a bucket therefore by [`Store::connect`].
     pub fn open(config: impl Into<StoreConfig>) -> Result<Store> {
-        let StoreConfig { root, prune } = config.into();
-        let home: Arc<dyn Home> = Arc::new(Directory::open(root)?);
+        let StoreConfig { location, cache, cache_bytes, prune, shared, grace, tuning, access } =
+            config.into();
+        let (home, shared): (Arc<dyn Home>, bool) = match location {
+            Location::Folder(root) => (Arc::new(Directory::open(root)?), shared),
+            Location::Bucket { name, prefix } => {
+                let cache = Cache::open(cache, cache_bytes)?;
+                (Arc::new(Bucket::open((&name, &prefix), &access, cache, tuning)?), true)
+            }
+        };
         unfinished::sweep(home.incoming());
         let inner = Inner {
             shelf: Shelf::new(Arc::clone(&home)),
             home,
             prune,
+            shared,
+            grace,
             pins: Board::default(),
             uploads: AtomicUsize::new(0),
             locks: Locks::default(),
         };
         Ok(Store { inner: Arc::new(inner) })
+    }
+
+    /// Opens either, from the async runtime that requests to the bucket will run on.
+    pub async fn connect(config: impl Into<StoreConfig>) -> Result<Store> {
+        let config = config.into();
+        tokio::task::spawn_blocking(move || Store::open(config)).await.map_err(|_| Error::Task)?
     }
 
     /// All models, newest first. One that cannot be read is left out with a warning.
@@ -132,6 +186,27 @@ impl Store {
         self.inner.home.header(digest)
     }
 
+    /// A whole blob on this machine, if it is here. Blocking.
+    pub fn cached(&self, digest: &Digest) -> Option<BlobFile> {
+        self.inner.home.cached(digest)
+    }
+
+    /// A whole blob on this machine, brought here if it must be. `progress` hears how many of all bytes are here; a
+    /// break gives up, and what has come is gone on with the next time. Blocking.
+    ///
+    /// # Errors
+    /// [`Error::Absent`], [`Error::NoRoom`], [`Error::Canceled`].
+    pub fn fetch(
+        &self,
+        digest: &Digest,
+        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<BlobFile> {
+        self.inner.home.fetch(digest, &mut |completed, total| match progress(completed, total) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Canceled),
+        })
+    }
+
     /// Starts to receive a blob.
     pub async fn upload(&self, digest: Digest) -> Result<Upload> {
         let shared = Arc::clone(&self.inner);
@@ -154,9 +229,9 @@ impl Store {
         }
     }
 
-    /// Removes a blob that no model came of. Blocking.
+    /// Removes a blob that no model came of. For drops: it does not wait where that takes long.
     pub fn discard(&self, digest: &Digest) {
-        remove::remove_orphans(&self.inner, [digest]);
+        remove::remove_orphans_aside(&self.inner, [digest.clone()]);
     }
 
     /// What a worker has to make before [`Store::create`] can, if anything.
@@ -208,8 +283,20 @@ impl Store {
         self.blocking(move |inner| show::show(&*inner.home, &*inner.get(&name)?, &request)).await
     }
 
-    /// Removes what no manifest names and is older than an hour. For start-up; does nothing while an upload is
-    /// open, when a manifest is damaged, or when pruning is off.
+    /// Keeps the files of a conversion while it takes.
+    pub fn pin(&self, conversion: &Conversion) -> Pins {
+        self.inner
+            .pins
+            .pin(conversion.files.iter().map(|(_, digest)| digest.clone()).chain(conversion.base.clone()))
+    }
+
+    /// Makes what is in use look new to the other processes that share the store. For every few minutes.
+    pub async fn keep_young(&self) -> Result<()> {
+        self.blocking(remove::keep_young).await
+    }
+
+    /// Removes what no manifest names and is older than an hour, or a day where other processes share the store. For
+    /// start-up, and in a cluster again and again; does nothing while an upload is open, when a manifest is damaged, or when pruning is off.
     pub async fn prune(&self) -> Result<Pruned> {
         self.blocking(remove::prune).await
     }
@@ -234,8 +321,8 @@ impl Inner {
     fn list(&self) -> Result<Vec<Arc<Model>>> {
         let entries = self.home.entries()?;
         let mut models = Vec::with_capacity(entries.len());
-        for entry in &entries {
-            match self.shelf.model(entry) {
+        for (entry, model) in entries.iter().zip(self.shelf.models(&entries)) {
+            match model {
                 Ok(model) => models.push(model),
                 Err(Error::NotFound(_)) => {}
                 Err(error) => tracing::warn!(name = %entry.name, %error, "model cannot be read"),
@@ -247,8 +334,16 @@ impl Inner {
     }
 
     pub(crate) fn get(&self, name: &Name) -> Result<Arc<Model>> {
-        let entry = self.home.find(name)?.ok_or_else(|| Error::NotFound(name.shortest()))?;
-        self.shelf.model(&entry)
+        let found = match self.home.find(name) {
+            // Who is asked for a loaded model shall not fail for a bucket that is away.
+            Err(error @ Error::Bucket { .. }) => {
+                let known = self.shelf.remembered(name).ok_or(error)?;
+                tracing::warn!(%name, "the bucket is away, the model is served as it was");
+                return Ok(known);
+            }
+            found => found?,
+        };
+        self.shelf.model(&found.ok_or_else(|| Error::NotFound(name.shortest()))?)
     }
 
     fn copy(&self, source: &Name, destination: &Name) -> Result<()> {

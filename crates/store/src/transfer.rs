@@ -3,19 +3,20 @@
 //! ```text
 //! origin, challenge, parts    pure: where a name is, what a token costs, how a blob is cut
 //! session                     requests to one repository: tokens, redirects, bounds
-//! download, upload            one blob
+//! download, upload            one blob; what is downloaded may come from a bucket, too
 //! pull, push                  a model
 //! ```
 
 mod challenge;
-mod download;
-mod downloads;
+pub(crate) mod download;
+pub(crate) mod downloads;
 mod error;
 mod key;
 mod origin;
 pub(crate) mod parts;
 mod pull;
 mod push;
+mod registry;
 mod session;
 mod tell;
 mod upload;
@@ -156,8 +157,7 @@ impl Shared {
         if let Some(http) = self.http.get() {
             return Ok(http.clone());
         }
-        // An error only says that this process has a provider already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        install_crypto();
         let builder = reqwest::Client::builder()
             .user_agent(&self.config.user_agent)
             .connect_timeout(self.config.tuning.stall)
@@ -166,6 +166,12 @@ impl Shared {
         let http = builder.build().map_err(|error| Error::Client(error.to_string()))?;
         Ok(self.http.get_or_init(|| http).clone())
     }
+}
+
+/// For every client that speaks TLS in this crate.
+pub(crate) fn install_crypto() {
+    // An error only says that this process has a provider already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 /// With the key in the home folder, as Ollama has it.

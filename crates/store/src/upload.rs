@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tempfile::NamedTempFile;
 
 use crate::digest::Hasher;
-use crate::home::unwatched;
+use crate::home::{self, unwatched};
 use crate::store::Inner;
 use crate::{Digest, Error, Result, durable};
 
@@ -98,7 +98,7 @@ impl Sink {
             return Ok(false);
         }
         durable::settle(file, &home.local(expected))?;
-        home.publish(expected, &mut unwatched)?;
+        home::publish(&**home, expected, &mut unwatched)?;
         Ok(true)
     }
 }

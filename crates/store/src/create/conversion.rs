@@ -85,7 +85,7 @@ impl std::fmt::Debug for Made {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        remove::remove_orphans(&self.inner, [&self.digest]);
+        remove::remove_orphans_aside(&self.inner, [self.digest.clone()]);
     }
 }
 

@@ -2,22 +2,24 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
-use reqwest::header::{CONTENT_RANGE, HeaderMap, RANGE};
-use reqwest::{Method, Response, StatusCode, Url};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt, BufWriter};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::parts::{Files, Part, plan};
-use super::session::{Session, broken, stalled};
+use super::parts::{Files, plan};
 use super::{Error, Tuning};
+use crate::cache::Cache;
 use crate::directory::touch;
-use crate::store::Inner;
 use crate::{Digest, Result, durable};
+
+pub(crate) use super::parts::Part;
 
 /// A part writes this much at once: the memory of a download is this for each stream.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -30,23 +32,51 @@ const ALIVE_BYTES: u64 = 1 << 10;
 
 /// How far a download is, for everybody who waits for it.
 #[derive(Default)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     completed: AtomicU64,
 }
 
 /// All that the tasks of one download need.
-pub(super) struct Download {
-    pub(super) inner: Arc<Inner>,
-    pub(super) session: Arc<Session>,
-    pub(super) digest: Digest,
-    pub(super) total: u64,
-    pub(super) progress: Arc<Progress>,
+pub(crate) struct Download {
+    /// Where the blob gets its name.
+    pub(crate) folder: PathBuf,
+    /// That the folder is one, and has a bound.
+    pub(crate) cache: Option<Arc<Cache>>,
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) digest: Digest,
+    pub(crate) total: u64,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) tuning: Tuning,
+}
+
+/// Where the bytes of blobs come from: a registry, or a bucket.
+pub(crate) trait Source: Send + Sync + 'static {
+    /// Asks for what is missing of a part of a blob of `total` bytes.
+    ///
+    /// # Errors
+    /// [`Error::NoRanges`] from one that sends only the whole, unless the part is all of it.
+    fn open<'a>(
+        &'a self,
+        digest: &'a Digest,
+        total: u64,
+        part: &'a Part,
+    ) -> BoxFuture<'a, Result<Answer, Error>>;
+
+    /// Where that is, for texts.
+    fn url(&self, digest: &Digest) -> String;
+}
+
+/// Bytes on their way.
+pub(crate) struct Answer {
+    /// They begin where the blob does, whatever was asked for.
+    pub(crate) is_whole: bool,
+    pub(crate) chunks: BoxStream<'static, Result<Bytes, Error>>,
 }
 
 // === impl Progress ===
 
 impl Progress {
-    pub(super) fn completed(&self) -> u64 {
+    pub(crate) fn completed(&self) -> u64 {
         self.completed.load(Ordering::Relaxed)
     }
 
@@ -70,13 +100,22 @@ impl Download {
     ///
     /// # Errors
     /// After a digest that is wrong nothing is left; after anything else what can be resumed.
-    pub(super) async fn run(self) -> Result<()> {
-        let files = Files::new(self.inner.home.incoming().to_owned(), &self.digest);
+    pub(crate) async fn run(self) -> Result<()> {
+        let files = Files::new(self.folder.clone(), &self.digest);
         let Some(claim) = self.claim(&files).await? else { return Ok(()) };
-        let (prepared, total) = (files.clone(), self.total);
-        let (kept, _claim) =
-            blocking(move || prepare(&prepared, &claim, total).map(|parts| (parts, claim))).await?;
-        let parts = kept.unwrap_or_else(|| plan(self.total, self.tuning()));
+        let (prepared, cache, digest, total) =
+            (files.clone(), self.cache.clone(), self.digest.clone(), self.total);
+        let (kept, _claim) = blocking(move || {
+            // Held until the file has its full length, which is what counts for others.
+            let room = cache.map(|cache| cache.make_room(&digest, total)).transpose();
+            if room.is_err() && claim.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+                prepared.discard()?;
+            }
+            let _room = room?;
+            prepare(&prepared, &claim, total).map(|parts| (parts, claim))
+        })
+        .await?;
+        let parts = kept.unwrap_or_else(|| plan(self.total, &self.tuning));
         let outcome = match self.bring(&files, parts).await {
             // It sends only the whole: then the whole it is, in one stream.
             Err(crate::Error::Transfer(Error::NoRanges { .. })) => {
@@ -99,10 +138,10 @@ impl Download {
     /// The right to write the partial file: a lock on it, which ends with the process that has it. `None` when
     /// another process has brought the blob meanwhile.
     async fn claim(&self, files: &Files) -> Result<Option<File>> {
-        let mut tick = tokio::time::interval(self.tuning().tick);
+        let mut tick = tokio::time::interval(self.tuning.tick);
         loop {
             tick.tick().await;
-            let (blob, files) = (self.inner.home.local(&self.digest), files.clone());
+            let (blob, files) = (self.target(), files.clone());
             let claimed = blocking(move || {
                 if touch(&blob) {
                     return Ok(Claim::Brought);
@@ -126,7 +165,7 @@ impl Download {
         self.progress.set(parts.iter().map(|part| part.completed).sum());
         let missing = parts.into_iter().filter(|part| !part.is_done());
         stream::iter(missing.map(|part| self.part(files, part)))
-            .buffer_unordered(self.tuning().streams)
+            .buffer_unordered(self.tuning.streams)
             .try_collect::<()>()
             .await
     }
@@ -146,74 +185,39 @@ impl Download {
             }
             tries += 1;
             tracing::debug!(digest = %self.digest, part = part.n, tries, %error, "part is tried again");
-            if tries >= self.tuning().tries {
+            if tries >= self.tuning.tries {
                 return Err(Error::Exhausted(Box::new(error)).into());
             }
-            tokio::time::sleep(self.tuning().pause(tries)).await;
+            tokio::time::sleep(self.tuning.pause(tries)).await;
         }
     }
 
     async fn try_part(&self, files: &Files, part: &mut Part) -> Result<()> {
-        let url = self.session.origin.url(&format!("blobs/{}", self.digest))?;
-        let asked = format!("{}-{}", part.next(), part.end() - 1);
-        let range = format!("bytes={asked}").parse().expect("two numbers and a dash are a header");
-        let headers = HeaderMap::from_iter([(RANGE, range)]);
-        let limit = self.tuning().stall;
-        let response = timeout(limit, self.session.get(url.clone(), &headers))
-            .await
-            .unwrap_or_else(|_| Err(stalled(&Method::GET, &url, limit)))?;
-        self.check(&response, part, &asked)?;
-        if response.status() != StatusCode::PARTIAL_CONTENT {
+        let answer = timeout(self.tuning.stall, self.source.open(&self.digest, self.total, part)).await;
+        let Answer { is_whole, chunks } = answer.unwrap_or_else(|_| Err(self.stalled()))?;
+        if is_whole {
             self.progress.take_back(part.completed);
             part.completed = 0;
         }
         let mut sink = Sink::open(files, part).await?;
-        let received = self.receive(response, &url, part, &mut sink).await;
+        let received = self.receive(chunks, part, &mut sink).await;
         // What came is kept, whatever comes next.
         sink.keep(part).await?;
         received
     }
 
-    /// Whether the answer is what was asked for, before a byte of it is read.
-    fn check(&self, response: &Response, part: &Part, asked: &str) -> Result<(), Error> {
-        let digest = || self.digest.to_string();
-        let lies = |got| Error::Size { digest: digest(), expected: self.total, got };
-        if response.status() != StatusCode::PARTIAL_CONTENT {
-            if part.size != self.total {
-                return Err(Error::NoRanges { digest: digest() });
-            }
-            return match response.content_length() {
-                Some(length) if length != self.total => Err(lies(length)),
-                _ => Ok(()),
-            };
-        }
-        let header = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
-        let got = header.and_then(|text| text.strip_prefix("bytes ")).unwrap_or_default();
-        let (range, total) = got.split_once('/').unwrap_or((got, "*"));
-        match total.parse() {
-            Ok(total) if total != self.total => Err(lies(total)),
-            _ if range != asked => {
-                Err(Error::Range { digest: digest(), asked: asked.to_owned(), got: got.to_owned() })
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Reads until the part is whole, and not a byte more.
     async fn receive(
         &self,
-        mut response: Response,
-        url: &Url,
+        mut chunks: BoxStream<'static, Result<Bytes, Error>>,
         part: &mut Part,
         sink: &mut Sink,
     ) -> Result<()> {
-        let limit = self.tuning().stall;
+        let limit = self.tuning.stall;
         let (mut deadline, mut seen) = (Instant::now() + limit, 0);
         loop {
-            let chunk = timeout_at(deadline, response.chunk()).await;
-            let chunk = chunk.map_err(|_| stalled(&Method::GET, url, limit))?;
-            let chunk = chunk.map_err(|error| broken(&Method::GET, url, &error))?;
-            let Some(chunk) = chunk else { break };
+            let chunk = timeout_at(deadline, chunks.next()).await.map_err(|_| self.stalled())?;
+            let Some(chunk) = chunk.transpose()? else { break };
             let length = chunk.len() as u64;
             if length > part.size - part.completed - sink.unsaved {
                 let (digest, limit) = (self.digest.to_string(), self.total);
@@ -228,17 +232,26 @@ impl Download {
         }
         if part.completed + sink.unsaved < part.size {
             let reason = format!("ended after {} of {} bytes", part.completed + sink.unsaved, part.size);
-            let (method, url) = (Method::GET.to_string(), url.to_string());
-            return Err(Error::Connection { method, url, reason }.into());
+            let url = self.source.url(&self.digest);
+            return Err(Error::Connection { method: "GET".to_owned(), url, reason }.into());
         }
         Ok(())
+    }
+
+    fn stalled(&self) -> Error {
+        let (method, url) = ("GET".to_owned(), self.source.url(&self.digest));
+        Error::Stalled { method, url, seconds: self.tuning.stall.as_secs() }
+    }
+
+    fn target(&self) -> PathBuf {
+        self.folder.join(self.digest.file_name())
     }
 
     /// Verifies, makes durable, names.
     async fn settle(&self, files: Files) -> Result<()> {
         let canceled = StopOnDrop::default();
         let stop = Arc::clone(&canceled.0);
-        let (inner, want) = (Arc::clone(&self.inner), self.digest.clone());
+        let (target, want) = (self.target(), self.digest.clone());
         blocking(move || {
             let partial = files.data();
             let file = File::open(&partial).map_err(crate::Error::io("open", &partial))?;
@@ -249,16 +262,11 @@ impl Download {
                 return Err(Error::Mismatch { want: want.to_string(), got: got.to_string() }.into());
             }
             file.sync_all().map_err(crate::Error::io("sync", &partial))?;
-            let target = inner.home.local(&want);
             std::fs::rename(&partial, &target).map_err(crate::Error::io("rename to", &target))?;
             durable::sync_parent(&target)?;
             files.forget()
         })
         .await
-    }
-
-    fn tuning(&self) -> &Tuning {
-        &self.session.config.tuning
     }
 }
 
@@ -340,6 +348,9 @@ impl Sink {
 
     /// The bytes first, then the state that tells of them.
     async fn keep(&mut self, part: &mut Part) -> Result<()> {
+        if self.unsaved == 0 {
+            return Ok(());
+        }
         let path = self.files.data();
         self.file.flush().await.map_err(crate::Error::io("write", &path))?;
         part.completed += std::mem::take(&mut self.unsaved);

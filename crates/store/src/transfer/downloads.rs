@@ -14,7 +14,7 @@ use crate::{Digest, Error, Result};
 type Outcome = BoxFuture<'static, Result<(), Arc<Error>>>;
 
 #[derive(Default)]
-pub(super) struct Downloads {
+pub(crate) struct Downloads {
     running: Mutex<HashMap<Digest, Running>>,
 }
 
@@ -24,14 +24,14 @@ struct Running {
 }
 
 /// A share in a download. When the last one is dropped, the task is.
-pub(super) struct Subscription {
-    pub(super) outcome: Shared<Outcome>,
-    pub(super) progress: Arc<Progress>,
+pub(crate) struct Subscription {
+    pub(crate) outcome: Shared<Outcome>,
+    pub(crate) progress: Arc<Progress>,
 }
 
 impl Downloads {
     /// Joins the download of `digest`, or starts one. `make` gets the progress that subscribers will read.
-    pub(super) fn join(&self, digest: &Digest, make: impl FnOnce(Arc<Progress>) -> Download) -> Subscription {
+    pub(crate) fn join(&self, digest: &Digest, make: impl FnOnce(Arc<Progress>) -> Download) -> Subscription {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         // Digests come from manifests of strangers: forget what has ended, so that the map has a bound.
         running

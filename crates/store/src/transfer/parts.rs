@@ -25,7 +25,7 @@ const PARTS: u64 = 16;
 /// A range of a blob, and how much of it is on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Part {
+pub(crate) struct Part {
     pub(super) n: usize,
     pub(super) offset: u64,
     pub(super) size: u64,
@@ -48,11 +48,11 @@ impl Part {
     }
 
     /// The first byte that is missing.
-    pub(super) fn next(&self) -> u64 {
+    pub(crate) fn next(&self) -> u64 {
         self.offset + self.completed
     }
 
-    pub(super) fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.offset + self.size
     }
 

@@ -10,6 +10,7 @@ use tokio::time::{interval, timeout};
 
 use super::download::{Download, StopOnDrop, blocking};
 use super::origin::Origin;
+use super::registry::Registry;
 use super::session::{self, Session, stalled};
 use super::tell::{Bar, Tell};
 use super::{Error, Shared, Wish};
@@ -119,11 +120,13 @@ async fn blob(shared: &Arc<Shared>, session: &Arc<Session>, layer: &Layer, tell:
     let bar = Bar::new("pulling", &layer.digest, layer.size);
     if !is_here(shared, layer).await? {
         let subscription = shared.downloads.join(&layer.digest, |progress| Download {
-            inner: Arc::clone(&shared.store),
-            session: Arc::clone(session),
+            folder: shared.store.home.incoming().to_owned(),
+            cache: None,
+            source: Arc::new(Registry(Arc::clone(session))),
             digest: layer.digest.clone(),
             total: layer.size,
             progress,
+            tuning: shared.config.tuning.clone(),
         });
         let mut outcome = subscription.outcome;
         let mut tick = interval(session.config.tuning.tick);

@@ -221,7 +221,7 @@ async fn checked(response: Response) -> Result<Response, Error> {
 }
 
 /// Without what a signed address has behind its question mark: it is a secret.
-fn plain(url: &Url) -> String {
+pub(super) fn plain(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     url.to_string()

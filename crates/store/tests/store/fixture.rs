@@ -30,7 +30,7 @@ impl Folder {
 
     pub fn without_pruning() -> Folder {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(StoreConfig { root: directory.path().to_owned(), prune: false }).unwrap();
+        let store = Store::open(StoreConfig { prune: false, ..StoreConfig::from(directory.path()) }).unwrap();
         Folder { directory, store }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use store::{Digest, Pruned};
+use store::{Digest, Pruned, Store};
 
 use crate::fixture::{Folder, name};
 
@@ -26,6 +26,26 @@ async fn old_orphans_go_and_young_ones_stay() {
     folder.age(&old);
     assert_eq!(folder.store.prune().await.unwrap(), Pruned { files: 1, bytes: 3, skipped: false });
     assert_eq!(folder.files(), expected);
+}
+
+#[tokio::test]
+async fn what_is_in_use_for_long_is_kept_from_other_processes() {
+    let folder = Folder::new();
+    let digest = folder.model("a", json!({})).await.weights.clone().unwrap();
+    let file = format!("blobs/{}", digest.file_name());
+    let shared = || store::StoreConfig { shared: true, ..store::StoreConfig::from(folder.path("")) };
+    let (here, there) = (Store::open(shared()).unwrap(), Store::open(shared()).unwrap());
+    let in_use = here.bundle(vec![name("a")]).await.unwrap();
+    folder.age(&file);
+    here.keep_young().await.unwrap();
+    there.delete(&name("a")).await.unwrap();
+    assert!(folder.files().contains(&file));
+    folder.age(&file);
+    assert_eq!(there.prune().await.unwrap().files, 0, "an hour is not enough for a cluster");
+    drop(in_use);
+    here.keep_young().await.unwrap();
+    folder.age_by(&file, Duration::from_secs(25 * 60 * 60));
+    assert!(there.prune().await.unwrap().files > 0 && !folder.files().contains(&file));
 }
 
 #[tokio::test]
