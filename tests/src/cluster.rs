@@ -114,11 +114,30 @@ impl Cluster {
         Ok(())
     }
 
+    /// A worker again in place of one that was killed, with what it has in its cache.
+    pub async fn restart_worker(
+        &mut self,
+        number: usize,
+        environment: &[(&'static str, String)],
+    ) -> Result<()> {
+        let mut all = environment.to_vec();
+        all.push(("CARAVAN_ETCD", self.etcd.as_ref().context("the cluster is on etcd")?.endpoint()));
+        self.workers[number] = self.start("worker", &format!("worker-{number}"), &all).await?;
+        Ok(())
+    }
+
+    /// Where a process keeps the blobs of a bucket.
+    pub fn cache(&self, id: &str) -> PathBuf {
+        self.folder.path().join("caches").join(id)
+    }
+
     async fn start(&self, role: &str, id: &str, environment: &[(&str, String)]) -> Result<Process> {
         let folder = self.folder.path().to_str().context("the folder has a plain name")?;
+        let cache = self.cache(id);
         let mut all = vec![
             ("HOME", folder),
             ("OLLAMA_MODELS", folder),
+            ("CARAVAN_CACHE", cache.to_str().context("the cache has a plain name")?),
             ("CARAVAN_ID", id),
             ("CARAVAN_ADMIN_LISTEN", "127.0.0.1:0"),
             ("CARAVAN_WORKER_LISTEN", "127.0.0.1:0"),

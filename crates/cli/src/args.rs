@@ -156,9 +156,15 @@ pub struct RoleArgs {
     /// Name of the cluster [env: CARAVAN_CLUSTER] [default: default]
     #[arg(long, value_name = "NAME")]
     pub cluster: Option<String>,
-    /// Folder of the models [env: CARAVAN_STORE, OLLAMA_MODELS]
-    #[arg(long, value_name = "DIR")]
+    /// Where the models are: a folder, or s3://bucket/prefix [env: CARAVAN_STORE, OLLAMA_MODELS]
+    #[arg(long, value_name = "URL")]
     pub store: Option<String>,
+    /// Folder for the blobs of a bucket on this machine [env: CARAVAN_CACHE] [default: ~/.ollama/cache]
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<String>,
+    /// Bytes that are kept there; 0 = no bound [env: CARAVAN_CACHE_BYTES]
+    #[arg(long, value_name = "N")]
+    pub cache_bytes: Option<String>,
     /// Name of this process in the cluster [env: CARAVAN_ID]
     #[arg(long, value_name = "NAME")]
     pub id: Option<String>,

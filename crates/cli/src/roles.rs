@@ -2,6 +2,7 @@
 
 mod parts;
 mod settings;
+mod storage;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -77,6 +78,7 @@ pub fn run(role: Role, settings: Settings) -> Result<()> {
 
 async fn live(role: Role, settings: Settings) -> Result<()> {
     tracing::info!(?settings, "configuration");
+    settings.storage.tell();
     let shutdown = Shutdown::default();
     shutdown.obey_signals().context("listen to signals")?;
     let listener = bind(&settings.listen).await?;
@@ -108,7 +110,7 @@ async fn live(role: Role, settings: Settings) -> Result<()> {
         }
     }
     admin::serve(admin_listener, readiness, &shutdown, metrics);
-    tracing::info!(role = role.name(), %listen, %admin, id = %settings.id, store = %settings.store.display(), "ready");
+    tracing::info!(role = role.name(), %listen, %admin, id = %settings.id, store = %settings.storage.location, "ready");
 
     let ended = shutdown.ended(Limits { drain: DRAIN, stop: STOP }).await;
     registry.close().await;

@@ -122,6 +122,22 @@ impl Sources {
         (setting.parse)(value).map(Some).ok_or_else(refuse)
     }
 
+    /// The key and the source that [`Sources::read`] takes the value from, for what goes wrong with it later.
+    pub fn origin<T>(&self, setting: &Setting<T>, flag: Option<&str>) -> Option<(String, Source)> {
+        if flag.is_some() {
+            return Some((format!("--{}", setting.name), Source::Flag));
+        }
+        let is_read = |variable: &&&str| {
+            let parse = if variable.starts_with("OLLAMA_") { setting.parse_ollama } else { setting.parse };
+            self.variable(variable).is_some_and(|value| parse(value).is_some())
+        };
+        if let Some(variable) = setting.variables.iter().find(is_read) {
+            return Some(((*variable).to_owned(), Source::Environment));
+        }
+        let file = || Source::File(self.file_path.clone());
+        self.file.contains_key(setting.name).then(|| (setting.name.to_owned(), file()))
+    }
+
     /// A variable as Ollama reads one: without space and quotes around it; empty is unset.
     pub fn variable(&self, name: &str) -> Option<&str> {
         let value = self.environment.get(name)?.trim().trim_matches(['"', '\'']);
@@ -182,6 +198,17 @@ mod tests {
         assert_eq!(both.read(&STORE, None).unwrap().as_deref(), Some("/b"));
         let one = with_file(environment(&[("OLLAMA_MODELS", "/a")]), "store = '/c'");
         assert_eq!(one.read(&STORE, None).unwrap().as_deref(), Some("/a"));
+    }
+
+    #[test]
+    fn where_a_value_comes_from_is_known() {
+        let both = environment(&[("OLLAMA_MODELS", "/a"), ("CARAVAN_STORE", "/b")]);
+        let origin = |sources: &Sources, flag| sources.origin(&STORE, flag);
+        assert_eq!(origin(&both, Some("/c")), Some(("--store".to_owned(), Source::Flag)));
+        assert_eq!(origin(&both, None), Some(("CARAVAN_STORE".to_owned(), Source::Environment)));
+        let file = with_file(environment(&[("CARAVAN_STORE", "")]), "store = '/c'");
+        assert_eq!(origin(&file, None), Some(("store".to_owned(), Source::File("/etc/caravan.toml".into()))));
+        assert_eq!(origin(&environment(&[]), None), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use convert::{Input, Job, Step};
 use engine::{LoadOptions, estimate};
 use gguf::Quantization;
 use protocol::v1::{ConvertProgress, ConvertRequest};
-use store::{Digest, Store};
+use store::{BlobFile, Digest, Store};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Cheap to clone; all clones share the one turn.
@@ -24,7 +24,10 @@ pub struct Converter {
 /// A conversion whose request is in order.
 pub(crate) struct Prepared {
     store: Store,
-    job: Job,
+    files: Vec<(String, Digest)>,
+    base: Option<(String, Digest)>,
+    quantization: Option<Quantization>,
+    threads: usize,
 }
 
 // === impl Converter ===
@@ -43,14 +46,10 @@ impl Converter {
                 ))
             })?),
         };
-        let input = |file: &protocol::v1::NamedBlob| {
-            let digest = Digest::parse(&file.digest)?;
-            Ok(Input { name: file.name.clone(), path: self.store.blob_path(&digest) })
-        };
-        let files = request.files.iter().map(input).collect::<Result<_, Error>>()?;
-        let base = request.base.as_ref().map(input).transpose()?;
-        let job = Job { files, base, quantization, threads: self.threads };
-        Ok(Prepared { store: self.store.clone(), job })
+        let file = |file: &protocol::v1::NamedBlob| Ok((file.name.clone(), Digest::parse(&file.digest)?));
+        let files = request.files.iter().map(file).collect::<Result<_, Error>>()?;
+        let base = request.base.as_ref().map(file).transpose()?;
+        Ok(Prepared { store: self.store.clone(), files, base, quantization, threads: self.threads })
     }
 
     /// Waits until nobody else converts.
@@ -65,16 +64,42 @@ impl Converter {
 impl Prepared {
     /// Does all of it; blocking. `tell` breaks when nobody listens any more.
     pub fn run(self, tell: &mut dyn FnMut(ConvertProgress) -> ControlFlow<()>) -> Result<Digest, Error> {
+        // Until the end: a cache shall keep what is being read.
+        let (mut files, mut held) = (Vec::new(), Vec::new());
+        for file in &self.files {
+            let (input, blob) = self.input(file, tell)?;
+            files.push(input);
+            held.push(blob);
+        }
+        let base = self.base.as_ref().map(|base| self.input(base, tell)).transpose()?;
+        let (base, _held_base) = base.unzip();
+        let job = Job { files, base, quantization: self.quantization, threads: self.threads };
         let mut blob = self.store.new_blob()?;
-        convert::convert(&self.job, &mut blob, &mut |step| tell(told(step)))?;
+        convert::convert(&job, &mut blob, &mut |step| tell(told(step)))?;
         let status = "verifying conversion".to_owned();
         if tell(ConvertProgress { status, ..ConvertProgress::default() }).is_break() {
             return Err(convert::Error::Canceled.into());
         }
-        if self.job.base.is_none() {
+        if job.base.is_none() {
             verify(blob.path()?)?;
         }
-        Ok(blob.finish()?)
+        let status = "storing converted model".to_owned();
+        Ok(blob.publish(&mut |completed, total| {
+            tell(ConvertProgress { status: status.clone(), total, completed, made: String::new() })
+        })?)
+    }
+
+    /// A file, brought to this machine where it is not.
+    fn input(
+        &self,
+        (name, digest): &(String, Digest),
+        tell: &mut dyn FnMut(ConvertProgress) -> ControlFlow<()>,
+    ) -> Result<(Input, BlobFile), Error> {
+        let status = format!("fetching {name}");
+        let blob = self.store.fetch(digest, &mut |completed, total| {
+            tell(ConvertProgress { status: status.clone(), total, completed, made: String::new() })
+        })?;
+        Ok((Input { name: name.clone(), path: blob.path().to_owned() }, blob))
     }
 
     pub fn store(&self) -> Store {

@@ -27,5 +27,5 @@ mod worker;
 pub use config::Config;
 pub use converter::Converter;
 pub use keep_alive::KeepAlive;
-pub use loader::{CandleLoader, Loader, Opened, Report, ScriptedLoader, Shape};
+pub use loader::{Built, CandleLoader, Loader, Opened, Report, ScriptedLoader, Shape};
 pub use worker::{Error, Worker};

@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use api::Error;
 use engine::Engine;
 use protocol::v1::{LoadOptions, Model};
+use store::BlobFile;
 
 use crate::converter::Converter;
 
@@ -36,7 +37,20 @@ pub trait Opened: Send {
     fn size_bytes(&self, shape: Shape) -> u64;
 
     /// Reports how far it is, from 0 to 1; a break gives the load up as soon as possible.
-    fn load(self: Box<Self>, shape: Shape, progress: Report<'_>) -> Result<Box<dyn Engine>, Error>;
+    fn load(self: Box<Self>, shape: Shape, progress: Report<'_>) -> Result<Built, Error>;
+}
+
+/// A model that is loaded.
+pub struct Built {
+    pub engine: Box<dyn Engine>,
+    /// Its file stays on this machine as long as it is loaded: the next load will want it again.
+    pub file: Option<BlobFile>,
+}
+
+impl From<Box<dyn Engine>> for Built {
+    fn from(engine: Box<dyn Engine>) -> Built {
+        Built { engine, file: None }
+    }
 }
 
 /// Called as a load goes on.

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use api::{Code, Error};
 use protocol::v1::Model;
 use registry::{Registry, Session};
+use store::BlobFile;
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -46,6 +47,8 @@ pub struct Loaded {
     pub prompts: Prompts,
     /// Positions that a request gets which names no number, if a slot has them.
     pub usual_context: usize,
+    /// Kept from going while the model is loaded.
+    pub _file: Option<BlobFile>,
 }
 
 impl Loaded {

@@ -7,7 +7,7 @@ use engine::Meter;
 use gateway::{Gateway, Handle};
 use node::{Metrics, Shutdown, admin::Condition};
 use registry::{Device, Registry, WorkerRecord};
-use store::{Store, StoreConfig, transfer};
+use store::{Store, transfer};
 use tokio::net::TcpListener;
 use tonic::transport::Channel;
 use worker::{
@@ -19,6 +19,10 @@ use super::Settings;
 
 /// Gateways remove what no model needs any more one after the other: two at once would look at each other's files.
 const PRUNE_LOCK: &str = "prune";
+/// Well below the hour for which blobs without a name are safe from others.
+const KEEP_INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// Every hour. In a cluster a delete leaves young blobs to the pruning: another process may be about to name them.
+const PRUNE_ROUNDS: u64 = 6;
 
 /// What every part needs.
 pub struct Parts<'a> {
@@ -61,7 +65,7 @@ impl Parts<'_> {
                 Memory { total_bytes, available_bytes: available_bytes.saturating_sub(overhead) }
             });
         }
-        let worker = Worker::start(config, self.loader(device)?, self.registry.clone()).await?;
+        let worker = Worker::start(config, self.loader(device).await?, self.registry.clone()).await?;
         let channel = worker.in_process_channel();
         let stop = self.shutdown.drain_token();
         let shutdown = self.shutdown.clone();
@@ -100,23 +104,25 @@ impl Parts<'_> {
         Device { kind: kind.to_owned(), name, memory_bytes, ..Device::default() }
     }
 
-    fn loader(&self, device: engine::Device) -> Result<Arc<dyn Loader>> {
+    async fn loader(&self, device: engine::Device) -> Result<Arc<dyn Loader>> {
         let settings = self.settings;
         if settings.scripted {
             let tokens_per_second = settings.tokens_per_second as f64;
             let config = worker::scripted::Config { tokens_per_second };
             return Ok(Arc::new(ScriptedLoader { config, load_time: settings.scripted_load }));
         }
-        let store = self.open_store()?;
+        let store = self.open_store().await?;
         let Settings { threads, tier, guesses, kv_type, .. } = *settings;
         Ok(Arc::new(CandleLoader { store, threads, tier, guesses, kv_type, device }))
     }
 
-    fn open_store(&self) -> Result<Store> {
-        let root = self.settings.store.clone();
-        let config = StoreConfig { prune: self.settings.prune, ..StoreConfig::from(root) };
-        Store::open(config)
-            .with_context(|| format!("open the models folder {}", self.settings.store.display()))
+    async fn open_store(&self) -> Result<Store> {
+        self.settings.storage.open(self.settings.prune, self.is_cluster()).await
+    }
+
+    /// Whether other processes work on the same store.
+    fn is_cluster(&self) -> bool {
+        !self.settings.etcd.is_empty()
     }
 
     /// Starts a gateway; `channel` leads to the worker of this process.
@@ -127,7 +133,7 @@ impl Parts<'_> {
         has_worker: Condition,
     ) -> Result<Handle> {
         let settings = self.settings;
-        let store = self.open_store()?;
+        let store = self.open_store().await?;
         let limits =
             self.registry.set_limits_from_environment(settings.limits).await.context("write the limits")?;
         tracing::info!(?limits, "limits of the cluster");
@@ -180,21 +186,39 @@ impl Parts<'_> {
 
     fn prune(&self, store: Store) {
         let (registry, stop) = (self.registry.clone(), self.shutdown.drain_token());
+        let is_cluster = self.is_cluster();
         self.shutdown.support("prune", async move {
-            let pruned = stop.run_until_cancelled(async {
-                let lock = registry.lock(PRUNE_LOCK).await.context("take the lock")?;
-                let pruned = store.prune().await.context("remove unused blobs")?;
-                lock.release().await;
-                anyhow::Ok(pruned)
-            });
-            match pruned.await {
-                Some(Ok(pruned)) => tracing::debug!(?pruned, "pruned the store"),
-                Some(Err(error)) => tracing::warn!(error = format!("{error:#}"), "cannot prune the store"),
-                None => {}
-            }
-            // The first listing reads every manifest; nobody shall wait for that.
-            if let Some(Err(error)) = stop.run_until_cancelled(store.list()).await {
-                tracing::warn!(%error, "cannot list the models");
+            let mut tick = tokio::time::interval(KEEP_INTERVAL);
+            for round in 0_u64.. {
+                if stop.run_until_cancelled(tick.tick()).await.is_none() {
+                    return;
+                }
+                if round % PRUNE_ROUNDS > 0 {
+                    if let Some(Err(error)) = stop.run_until_cancelled(store.keep_young()).await {
+                        tracing::warn!(%error, "what is in use here may be removed by others");
+                    }
+                    continue;
+                }
+                let pruned = stop.run_until_cancelled(async {
+                    let lock = registry.lock(PRUNE_LOCK).await.context("take the lock")?;
+                    let pruned = store.prune().await.context("remove unused blobs")?;
+                    lock.release().await;
+                    anyhow::Ok(pruned)
+                });
+                match pruned.await {
+                    Some(Ok(pruned)) => tracing::debug!(?pruned, "pruned the store"),
+                    Some(Err(error)) => {
+                        tracing::warn!(error = format!("{error:#}"), "cannot prune the store");
+                    }
+                    None => {}
+                }
+                // The first listing reads every manifest; nobody shall wait for that.
+                if let Some(Err(error)) = stop.run_until_cancelled(store.list()).await {
+                    tracing::warn!(%error, "cannot list the models");
+                }
+                if !is_cluster {
+                    return;
+                }
             }
         });
     }

@@ -12,6 +12,7 @@ use node::{
 use registry::{EtcdConfig, Limits};
 use store::transfer::Mirrors;
 
+use super::storage::Storage;
 use crate::args::{ClusterArgs, RoleArgs};
 
 /// Which of the roles reads its settings: the addresses differ.
@@ -33,13 +34,15 @@ impl Role {
 }
 
 /// The keys of the file.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 13] = [
     "listen",
     "advertise",
     "admin-listen",
     "etcd",
     "cluster",
     "store",
+    "cache",
+    "cache-bytes",
     "id",
     "device",
     "threads",
@@ -68,7 +71,7 @@ pub struct Settings {
     pub etcd: Vec<String>,
     pub etcd_access: EtcdAccess,
     pub cluster: String,
-    pub store: PathBuf,
+    pub storage: Storage,
     pub id: String,
     pub threads: usize,
     /// `None` = a GPU if there is one.
@@ -115,8 +118,6 @@ const ETCD: Setting<Vec<String>> =
     Setting::new("etcd", &["CARAVAN_ETCD"], "http(s)://host:port, separated by commas", endpoints);
 const CLUSTER: Setting<String> =
     Setting::new("cluster", &["CARAVAN_CLUSTER"], "1 to 80 letters, digits, `-`, `_` or `.`", ident::parse);
-const STORE: Setting<PathBuf> =
-    Setting::new("store", &["CARAVAN_STORE", "OLLAMA_MODELS"], "the path of a folder", folder);
 const ID: Setting<String> =
     Setting::new("id", &["CARAVAN_ID"], "1 to 80 letters, digits, `-`, `_` or `.`", ident::parse);
 const DEVICES: &str = match Device::HAS_CUDA {
@@ -163,7 +164,7 @@ const ORIGINS: Setting<String> = Setting::new("", &["OLLAMA_ORIGINS"], "origins 
 const NO_PRUNE: Setting<bool> =
     Setting::new("", &["OLLAMA_NOPRUNE"], "a bool", strict_bool).ollama(ollama_bool);
 const KEYS_FILE: Setting<PathBuf> =
-    Setting::new("keys-file", &["CARAVAN_KEYS_FILE"], "the path of a file", folder);
+    Setting::new("keys-file", &["CARAVAN_KEYS_FILE"], "the path of a file", path);
 const MIRRORS: Setting<Mirrors> = Setting::new(
     "",
     &["CARAVAN_REGISTRY_MIRROR"],
@@ -203,7 +204,7 @@ impl Settings {
             cluster: sources
                 .read(&CLUSTER, flags.cluster.as_deref())?
                 .unwrap_or_else(|| "default".to_owned()),
-            store: sources.read(&STORE, flags.store.as_deref())?.unwrap_or_else(default_store),
+            storage: Storage::read(flags, sources)?,
             id: sources.read(&ID, flags.id.as_deref())?.unwrap_or_else(ident::id),
             threads: sources
                 .read(&THREADS, flags.threads.as_deref())?
@@ -308,8 +309,8 @@ fn endpoints(text: &str) -> Option<Vec<String>> {
     all.then(|| parts.into_iter().map(str::to_owned).collect())
 }
 
-/// A path, or a `file://` URL. Other schemes are no folder of ours.
-fn folder(text: &str) -> Option<PathBuf> {
+/// A path, or a `file://` URL.
+fn path(text: &str) -> Option<PathBuf> {
     let path = text.strip_prefix("file://").unwrap_or(text);
     (!path.is_empty() && !path.contains("://")).then(|| PathBuf::from(path))
 }
@@ -327,10 +328,6 @@ fn small(text: &str) -> Option<u64> {
 /// Zero and less mean that a load may stall for ever.
 fn stall(duration: KeepAlive) -> Option<std::time::Duration> {
     duration.duration().filter(|duration| !duration.is_zero())
-}
-
-fn default_store() -> PathBuf {
-    std::env::home_dir().unwrap_or_else(|| PathBuf::from(".")).join(".ollama/models")
 }
 
 /// Two threads of one core share its arithmetic units: the kernels gain nothing from the second.
@@ -356,7 +353,7 @@ mod tests {
         assert_eq!(settings.listen, "127.0.0.1:11434");
         assert_eq!(settings.admin_listen, "127.0.0.1:11435");
         assert_eq!(settings.limits, Limits { max_loaded_models: 0, num_parallel: 0, max_queue: 512 });
-        assert!(settings.store.ends_with(".ollama/models") && settings.prune && settings.etcd.is_empty());
+        assert!(settings.prune && settings.etcd.is_empty());
     }
 
     #[test]
@@ -379,7 +376,6 @@ mod tests {
             read(Role::Worker, &RoleArgs::default(), &[("CARAVAN_THREADS", "0")]).unwrap_err().to_string(),
             "`CARAVAN_THREADS` must be a number from 1 to 1024, got \"0\" (environment)"
         );
-        assert!(read(Role::Worker, &RoleArgs::default(), &[("CARAVAN_STORE", "s3://bucket")]).is_err());
     }
 
     #[test]
@@ -436,7 +432,7 @@ mod tests {
         }
         assert_eq!(read("OLLAMA_KEEP_ALIVE", "-1").keep_alive, Some(KeepAlive::FOREVER));
         assert_eq!(read("OLLAMA_MAX_QUEUE", " \"7\" ").limits.max_queue, 7);
-        assert_eq!(read("OLLAMA_MODELS", "'/srv/models'").store, PathBuf::from("/srv/models"));
+        assert_eq!(read("OLLAMA_MODELS", "'/srv/models'").storage.location.to_string(), "/srv/models");
         assert_eq!(read("OLLAMA_ORIGINS", "http://a,,http://b").origins, ["http://a", "http://b"]);
         assert_eq!(read("OLLAMA_HOST", "http://0.0.0.0").listen, "0.0.0.0:80");
         assert_eq!(read("OLLAMA_KV_CACHE_TYPE", "Q8_0").kv_type, KvType::Q8_0);

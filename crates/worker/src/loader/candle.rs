@@ -4,11 +4,11 @@ use std::{error::Error as _, io};
 
 use api::Error;
 use engine::{CandleEngine, Device, Engine, KvType, Tier, estimate};
-use gguf::File;
+use gguf::{File, Gguf};
 use protocol::v1::{LoadOptions, Model};
-use store::{Digest, Store};
+use store::{BlobFile, Digest, Store};
 
-use super::{Loader, Opened, Report, Shape};
+use super::{Built, Loader, Opened, Report, Shape};
 use crate::converter::Converter;
 
 #[derive(Clone)]
@@ -26,7 +26,7 @@ pub struct CandleLoader {
 }
 
 struct OpenedFile {
-    file: File,
+    weights: Weights,
     threads: usize,
     tier: Option<Tier>,
     guesses: Option<usize>,
@@ -34,6 +34,23 @@ struct OpenedFile {
     device: Device,
     train_context_length: usize,
 }
+
+/// The weights of a model, as far as they are here.
+enum Weights {
+    Here {
+        file: File,
+        blob: BlobFile,
+    },
+    /// In a bucket; of them only the header was read.
+    Away {
+        header: Gguf,
+        digest: Digest,
+        store: Store,
+    },
+}
+
+/// How much of a load is to bring the weights here, where they must be brought.
+const BRINGING: f32 = 0.7;
 
 // === impl CandleLoader ===
 
@@ -43,9 +60,12 @@ impl Loader for CandleLoader {
             return Err(Error::invalid(format!("{} has adapters, which are not supported yet", model.name)));
         }
         let digest = Digest::parse(&model.weights)?;
-        let file = File::open(&self.store.blob_path(&digest)).map_err(|error| unreadable(model, &error))?;
-        let trained =
-            file.header().metadata.arch_u64("context_length").map_err(|error| unreadable(model, &error))?;
+        let weights = self.weights(digest).map_err(|error| unreadable(model, &error))?;
+        let trained = weights
+            .header()
+            .metadata
+            .arch_u64("context_length")
+            .map_err(|error| unreadable(model, &error))?;
         let threads = match options.num_thread {
             0 => self.threads,
             threads => usize::try_from(threads).unwrap_or(usize::MAX).min(self.threads),
@@ -60,10 +80,10 @@ impl Loader for CandleLoader {
             train_context_length: trained
                 .and_then(|length| usize::try_from(length).ok())
                 .unwrap_or(usize::MAX),
-            file,
+            weights,
         };
         // What cannot be loaded is refused before memory is planned for it.
-        estimate(opened.file.header(), &opened.options(Shape { slots: 1, context_length: 1 }))?;
+        estimate(opened.weights.header(), &opened.options(Shape { slots: 1, context_length: 1 }))?;
         Ok(Box::new(opened))
     }
 
@@ -73,6 +93,27 @@ impl Loader for CandleLoader {
 
     fn converter(&self) -> Option<Converter> {
         Some(Converter::new(self.store.clone(), self.threads))
+    }
+}
+
+impl CandleLoader {
+    fn weights(&self, digest: Digest) -> Result<Weights, gguf::Error> {
+        match self.store.cached(&digest) {
+            Some(blob) => Ok(Weights::Here { file: File::open(blob.path())?, blob }),
+            None => {
+                let header = self.store.header(&digest)?.gguf;
+                Ok(Weights::Away { header, digest, store: self.store.clone() })
+            }
+        }
+    }
+}
+
+impl Weights {
+    fn header(&self) -> &Gguf {
+        match self {
+            Weights::Here { file, .. } => file.header(),
+            Weights::Away { header, .. } => header,
+        }
     }
 }
 
@@ -99,12 +140,25 @@ impl Opened for OpenedFile {
 
     fn size_bytes(&self, shape: Shape) -> u64 {
         // A shape that the engine refuses fits nowhere; `load` says why.
-        estimate(self.file.header(), &self.options(shape)).map_or(0, |estimate| estimate.total_bytes())
+        estimate(self.weights.header(), &self.options(shape)).map_or(0, |estimate| estimate.total_bytes())
     }
 
-    fn load(self: Box<Self>, shape: Shape, progress: Report<'_>) -> Result<Box<dyn Engine>, Error> {
-        let engine = CandleEngine::load(&self.file, self.options(shape), progress)?;
-        Ok(Box::new(engine))
+    fn load(self: Box<Self>, shape: Shape, progress: Report<'_>) -> Result<Built, Error> {
+        let options = self.options(shape);
+        let (file, blob, done) = match self.weights {
+            Weights::Here { file, blob } => (file, blob, 0.0),
+            Weights::Away { digest, store, .. } => {
+                let blob = store.fetch(&digest, &mut |completed, total| {
+                    progress(BRINGING * (completed as f64 / total.max(1) as f64) as f32)
+                })?;
+                let file = File::open(blob.path())
+                    .map_err(|error| Error::internal(format!("load {digest}: {error}")))?;
+                (file, blob, BRINGING)
+            }
+        };
+        let mut rest = |fraction: f32| progress(done + (1.0 - done) * fraction);
+        let engine: Box<dyn Engine> = Box::new(CandleEngine::load(&file, options, &mut rest)?);
+        Ok(Built { engine, file: Some(blob) })
     }
 }
 

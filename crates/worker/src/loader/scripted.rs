@@ -6,7 +6,7 @@ use api::{Code, Error};
 use engine::Engine;
 use protocol::v1::{LoadOptions, Model};
 
-use super::{Loader, Opened, Report, Shape};
+use super::{Built, Loader, Opened, Report, Shape};
 use crate::scripted::{self, Config, Pace, Scripted, SystemPace};
 
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +40,7 @@ impl Opened for OpenedScripted {
         scripted::size_bytes(shape.slots, shape.context_length)
     }
 
-    fn load(self: Box<Self>, shape: Shape, progress: Report<'_>) -> Result<Box<dyn Engine>, Error> {
+    fn load(self: Box<Self>, shape: Shape, progress: Report<'_>) -> Result<Built, Error> {
         let ScriptedLoader { config, load_time } = self.0;
         let mut pace = Box::new(SystemPace::default());
         while pace.now() < load_time {
@@ -52,6 +52,8 @@ impl Opened for OpenedScripted {
         }
         // Too late to give up: the model is there.
         let _ = progress(1.0);
-        Ok(Box::new(Scripted::new(shape.slots, shape.context_length, &config, pace)))
+        let engine: Box<dyn Engine> =
+            Box::new(Scripted::new(shape.slots, shape.context_length, &config, pace));
+        Ok(engine.into())
     }
 }

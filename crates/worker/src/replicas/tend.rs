@@ -3,7 +3,6 @@
 use std::{future::pending, ops::ControlFlow, sync::Arc, time::Duration};
 
 use api::{Code, Error};
-use engine::Engine;
 use protocol::v1::{LoadRequest, Model};
 use registry::{Permit, ReplicaRecord, ReplicaState};
 use tokio::{
@@ -12,7 +11,7 @@ use tokio::{
 };
 
 use super::{Life, Loaded, Progress, Replicas, plan, table::State};
-use crate::{prompt::Prompts, runner::Runner};
+use crate::{loader::Built, prompt::Prompts, runner::Runner};
 
 /// How long a replica that has gone still stands in the way of its next life, while the metadata store does not
 /// answer. Usually it takes one round trip.
@@ -67,25 +66,30 @@ async fn load(replicas: &Replicas, request: LoadRequest, life: &Life) -> Result<
     let (replicas, life) = (replicas.clone(), life.clone());
     let loading = spawn_blocking(move || {
         let (opened, shape) = plan::plan(&replicas, &request, &life)?;
+        let mut told = None;
         let mut progress = |fraction: f32| {
-            report(&replicas, &life, |progress| progress.fraction = fraction);
+            // Who waits for it takes the same again for a stall.
+            if told.replace(fraction) != Some(fraction) {
+                report(&replicas, &life, |progress| progress.fraction = fraction);
+            }
             if life.stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let engine = opened.load(shape, &mut progress);
+        let built = opened.load(shape, &mut progress);
         if life.stop.is_cancelled() {
             return Err(given_up());
         }
-        start(engine?, &replicas)
+        start(built?, &replicas)
     });
     loading.await.unwrap_or_else(|_| Err(Error::internal("the load panicked")))
 }
 
-fn start(engine: Box<dyn Engine>, replicas: &Replicas) -> Result<Arc<Loaded>, Error> {
+fn start(built: Built, replicas: &Replicas) -> Result<Arc<Loaded>, Error> {
+    let Built { engine, file } = built;
     let prompts = Prompts::new(engine.info().clone(), engine.tokenizer());
     let runner = Runner::start(engine, replicas.0.changes.clone())
         .map_err(|error| Error::internal(format!("start the runner's thread: {error}")))?;
     let usual_context = replicas.0.config.context_length;
-    Ok(Arc::new(Loaded { runner, prompts, usual_context }))
+    Ok(Arc::new(Loaded { runner, prompts, usual_context, _file: file }))
 }
 
 /// Ready until it is told to stop, or the permit counts for nothing any more.

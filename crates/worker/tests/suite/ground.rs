@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::{Streaming, transport::Channel};
 use worker::{
-    Config, Loader, Opened, Report, Shape, Worker,
+    Built, Config, Loader, Opened, Report, Shape, Worker,
     memory::{Gauge, Memory as MachineMemory},
     scripted::{self, Pace, Scripted},
 };
@@ -159,7 +159,7 @@ impl Opened for TestLoader {
         scripted::size_bytes(shape.slots, shape.context_length)
     }
 
-    fn load(self: Box<Self>, shape: Shape, progress: Report<'_>) -> Result<Box<dyn Engine>, Error> {
+    fn load(self: Box<Self>, shape: Shape, progress: Report<'_>) -> Result<Built, Error> {
         self.seen.loads.fetch_add(1, Ordering::SeqCst);
         let _ = progress(0.5);
         self.loads.pass();
@@ -173,7 +173,8 @@ impl Opened for TestLoader {
         let config = scripted::Config { tokens_per_second: 1.0 };
         let inner = Scripted::new(shape.slots, shape.context_length, &config, Box::new(self.steps.clone()));
         self.seen.engines.fetch_add(1, Ordering::SeqCst);
-        Ok(Box::new(Watched { inner, loader: *self, running: 0 }))
+        let engine: Box<dyn Engine> = Box::new(Watched { inner, loader: *self, running: 0 });
+        Ok(engine.into())
     }
 }
 

@@ -15,7 +15,7 @@ fn loaded() -> Arc<Loaded> {
     let engine = Box::new(Scripted::new(1, 100, &config, Box::new(SystemPace::default())));
     let runner = Runner::start(engine, Changes::default()).unwrap();
     let prompts = Prompts::new(runner.info().clone(), runner.tokenizer().clone());
-    Arc::new(Loaded { runner, prompts, usual_context: 100 })
+    Arc::new(Loaded { runner, prompts, usual_context: 100, _file: None })
 }
 
 fn loading(table: &mut Table, key: &str, keep_alive: KeepAlive, now: Instant) -> u64 {
