@@ -70,17 +70,18 @@ async fn a_model_lives_its_life_on_the_command_line() {
     let found = run(&["ls", "M"], "").out;
     assert!(found.contains("m:latest"), "an alias, and a prefix in any case: {found}");
     assert_eq!(run(&["list", "n"], "").out.lines().count(), 1, "the header alone");
+    assert_eq!(run(&["list", "m", "n"], "").out, found, "the first of several prefixes counts");
     assert!(listed.out.starts_with("NAME        ID              SIZE     MODIFIED"), "{}", listed.out);
     assert!(listed.out.contains("m:latest") && listed.out.contains("98 MB"), "{}", listed.out);
 
     let answered = run(&["run", "m", "What is the capital of France?", "Answer in one sentence."], "");
     assert!(answered.out.contains("Paris"), "{} {}", answered.out, answered.err);
-    let piped = run(&["run", "--verbose", "m"], "What is the capital of France? Answer in one sentence.");
+    let piped = run(&["run", "m", "--verbose"], "What is the capital of France? Answer in one sentence.");
     assert!(piped.out.contains("Paris") && piped.err.contains("eval rate:"), "{} {}", piped.out, piped.err);
 
     let running = run(&["ps"], "");
     assert!(running.out.contains("m:latest") && running.out.contains("100% CPU"), "{}", running.out);
-    assert!(run(&["ps", "m"], "").out.contains("m:latest"));
+    assert!(run(&["ps", "m", "n"], "").out.contains("m:latest"));
     assert_eq!(run(&["ps", "M"], "").out.lines().count(), 1, "the case of a prefix counts here");
     assert_eq!(run(&["stop", "m"], "").code, Some(0));
     assert!(run(&["stop", "other"], "").err.contains("couldn't find model \"other\" to stop"));
@@ -145,6 +146,13 @@ fn what_is_wrong_with_a_setting_is_said_before_a_port_is_bound() {
     assert_eq!(missing.code, Some(64));
     assert!(missing.err.contains("`--etcd` must be given to a gateway"), "{}", missing.err);
     assert_eq!(refused(&["serve", "--nonsense"], &[]).code, Some(64));
+    let foreign = refused(&["gateway", "--threads", "2"], &[]);
+    assert_eq!(foreign.code, Some(64));
+    assert!(
+        foreign.err.contains("'--threads <N>': a gateway runs no model; run worker or serve"),
+        "{}",
+        foreign.err
+    );
 }
 
 #[test]
@@ -220,6 +228,8 @@ fn a_wrong_call_of_a_client_says_what_is_wrong() {
         (&["cp", "a"], "Error: the following required arguments were not provided"),
         (&["rm"], "Error: the following required arguments were not provided"),
         (&["list", "--nonsense"], "Error: unexpected argument '--nonsense' found"),
+        (&["run", "m", "hi", "--nonsense"], "Error: unexpected argument '--nonsense' found"),
+        (&["show", "--system=maybe", "m"], "Error: invalid value 'maybe' for '--system[=<BOOL>]'"),
         (&["nonsense"], "Error: unrecognized subcommand 'nonsense'"),
         (&["signin"], "Error: there is no account to sign in to"),
         (&["logout"], "Error: there is no account to sign in to"),
@@ -229,6 +239,9 @@ fn a_wrong_call_of_a_client_says_what_is_wrong() {
     }
     let help = caravan(&nobody(), &[], "");
     assert!(help.code == Some(0) && help.out.contains("Usage: caravan [COMMAND]"), "{}", help.out);
+    let limits = caravan(&nobody(), &["limits"], "");
+    assert!(limits.code == Some(0) && limits.err.is_empty(), "{}", limits.err);
+    assert!(limits.out.contains("Usage: caravan limits <COMMAND>"), "{}", limits.out);
 }
 
 #[test]
@@ -252,9 +265,14 @@ async fn flags_of_run_reach_the_answer() {
     cluster.create("m", SMOLLM2).await.unwrap();
     let base = cluster.base(0).unwrap();
     let run = |arguments: &[&str]| tokio::task::block_in_place(|| caravan(&base, arguments, ""));
-    let said = run(&["run", "--keepalive=-1m", "--nowordwrap", "--hidethinking", "m", "[[say hello]]"]);
+    let said =
+        run(&["run", "--nowordwrap", "m", "[[say hello]]", "--hidethinking=true", "--keepalive", "-1m"]);
     assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (Some(0), "hello\n\n", ""));
     assert!(run(&["ps"]).out.contains("Forever"));
+    let timed = run(&["run", "m", "[[say hello]]", "--verbose"]);
+    assert_eq!(timed.out, "hello\n\n", "the flag is no word of the prompt");
+    assert!(timed.err.contains("eval count:"), "{}", timed.err);
+    assert_eq!(run(&["run", "m", "[[say hello]]", "--verbose=false"]).err, "");
     for (flag, text) in [
         ("--keepalive=soon", "Error: `--keepalive` must be a duration such as 5m, got soon"),
         ("--format=nonsense", "Error: `--format` must be json or a JSON schema"),

@@ -85,9 +85,13 @@ fn limits_that_make_no_sense_are_refused() {
         assert_eq!((code, said.as_str()), (Some(64), text), "{arguments:?}");
     }
     let (code, said) = limits(nowhere, &["set"]);
-    assert!(code == Some(1) && said.starts_with("Error: there is nothing to set"), "{said}");
+    let text = "Error: the following required arguments were not provided:\n  <--max-loaded-models";
+    assert!(code == Some(64) && said.starts_with(text), "{said}");
     let (code, said) = limits("", &["show"]);
-    assert!(code == Some(1) && said.starts_with("Error: `--etcd` must name the etcd of a cluster"), "{said}");
+    assert!(
+        code == Some(64) && said.starts_with("Error: `--etcd` must name the etcd of a cluster"),
+        "{said}"
+    );
     let (code, said) = limits(nowhere, &["show"]);
     assert!(code == Some(1) && said.starts_with("Error: connect to etcd at http://127.0.0.1:9"), "{said}");
 }

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::{ArgValueCandidates, ArgValueCompleter};
+
+use node::config::strict_bool;
 
 use crate::{
     commands,
@@ -124,6 +126,7 @@ pub struct ClusterArgs {
 }
 
 #[derive(Debug, Args)]
+#[group(required = true, multiple = true, args = ["max_loaded_models", "num_parallel", "max_queue"])]
 pub struct SetLimitsArgs {
     /// Replicas in memory over all workers; 0 = three for each device
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
@@ -138,7 +141,7 @@ pub struct SetLimitsArgs {
     pub cluster: ClusterArgs,
 }
 
-/// Flags of the roles. Each also comes from the environment; a flag wins.
+/// Flags of the roles, not all of each: see [`FOREIGN`]. Each also comes from the environment; a flag wins.
 #[derive(Debug, Default, Args)]
 pub struct RoleArgs {
     /// Address to listen on [env: OLLAMA_HOST; worker: CARAVAN_WORKER_LISTEN]
@@ -190,7 +193,7 @@ pub struct CreateArgs {
     /// Name of the new model
     pub model: String,
     /// Name of the Modelfile
-    #[arg(short, long, default_value = "Modelfile")]
+    #[arg(short, long, default_value = "Modelfile", allow_hyphen_values = true)]
     pub file: PathBuf,
     /// Quantize the model to this type (e.g. q4_K_M)
     #[arg(short, long, value_name = "TYPE")]
@@ -205,10 +208,9 @@ pub struct RunArgs {
     #[arg(add = model_name())]
     pub model: String,
     /// Words of the prompt; without them a conversation starts
-    #[arg(trailing_var_arg = true)]
     pub prompt: Vec<String>,
     /// How long the model stays loaded, such as 5m
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     pub keepalive: Option<String>,
     /// Show timings after each answer
     #[arg(long)]
@@ -229,10 +231,10 @@ pub struct RunArgs {
     #[arg(long)]
     pub hidethinking: bool,
     /// Cut an input of an embedding model that is too long, instead of refusing it
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_parser = switch)]
     pub truncate: Option<bool>,
     /// Length to which embeddings are cut
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub dimensions: Option<i64>,
 }
 
@@ -253,8 +255,8 @@ pub struct SaveArgs {
 
 #[derive(Debug, Args)]
 pub struct FilterArgs {
-    /// Only models whose name begins so
-    pub prefix: Option<String>,
+    /// Only models whose name begins so; of several the first counts
+    pub prefix: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -314,19 +316,77 @@ pub fn program() -> &'static str {
     if name.is_some_and(|name| name == "ollama") { "ollama" } else { "caravan" }
 }
 
-/// The whole tree under the name `program`, each command with the variables that it reads.
+/// Flags of other roles: the role that has no use for them, them, and where they belong.
+const FOREIGN: [(&str, &[&str], &str); 3] = [
+    (
+        "serve",
+        &["advertise", "etcd", "cluster"],
+        "serve is a whole installation by itself; run gateway and worker with it",
+    ),
+    (
+        "gateway",
+        &["advertise", "device", "threads", "engine"],
+        "a gateway runs no model; run worker or serve with it",
+    ),
+    ("worker", &["keys_file"], "a worker is asked by gateways only; run gateway or serve with it"),
+];
+
+/// The whole tree under the name `program`.
 pub fn tree(program: &'static str) -> clap::Command {
-    let mut tree = Arguments::command().name(program).bin_name(program);
+    let mut tree = bare_tree(program);
     for command in tree.get_subcommands_mut() {
-        let readers: &[Reader] = match command.get_name() {
-            "serve" | "gateway" | "worker" => &[Reader::Both, Reader::Server],
-            "run" => &[Reader::Both, Reader::Client, Reader::Conversation],
-            "signin" | "signout" | "limits" | "completions" | "man" => continue,
-            _ => &[Reader::Both, Reader::Client],
-        };
-        *command = std::mem::take(command).after_help(environment::help(readers));
+        let help = environment::help(readers(command.get_name()));
+        if !help.is_empty() {
+            *command = std::mem::take(command).after_help(help);
+        }
     }
     tree
+}
+
+/// The same without the variables that a command reads, for who shows them in another way.
+pub fn bare_tree(program: &'static str) -> clap::Command {
+    // As in Ollama, of a flag that is given twice the last counts.
+    let mut tree = Arguments::command().name(program).bin_name(program).args_override_self(true);
+    for command in tree.get_subcommands_mut() {
+        *command = std::mem::take(command).mut_args(with_value);
+        let foreign = FOREIGN.into_iter().find(|(role, ..)| *role == command.get_name());
+        let (_, flags, reason) = foreign.unwrap_or_default();
+        for flag in flags {
+            let refuse = move |_: &str| Err::<String, _>(reason);
+            *command = std::mem::take(command).mut_arg(flag, |arg| arg.hide(true).value_parser(refuse));
+        }
+    }
+    tree
+}
+
+/// Whose variables a command reads.
+pub fn readers(command: &str) -> &'static [Reader] {
+    match command {
+        "serve" | "gateway" | "worker" => &[Reader::Both, Reader::Server],
+        "run" => &[Reader::Both, Reader::Client, Reader::Conversation],
+        "signin" | "signout" | "limits" | "completions" | "man" => &[],
+        _ => &[Reader::Both, Reader::Client],
+    }
+}
+
+/// As in Go, a switch may be given a value: `--verbose=false`.
+fn with_value(arg: Arg) -> Arg {
+    match arg.get_action() {
+        ArgAction::SetTrue => arg
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .default_value("false")
+            .hide_default_value(true)
+            .value_name("BOOL")
+            .value_parser(switch),
+        _ => arg,
+    }
+}
+
+fn switch(text: &str) -> Result<bool, &'static str> {
+    strict_bool(text).ok_or("must be true or false")
 }
 
 /// Reads the command line of this process.
@@ -335,62 +395,4 @@ pub fn parse() -> Result<Arguments, clap::Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_tree_is_consistent() {
-        tree("caravan").debug_assert();
-    }
-
-    #[test]
-    fn the_words_after_the_model_are_the_prompt() {
-        let arguments =
-            Arguments::try_parse_from(["caravan", "run", "--verbose", "m", "why", "--so"]).unwrap();
-        let Some(Command::Client(ClientCommand::Run(run))) = arguments.command else {
-            panic!("run was asked for")
-        };
-        assert!(run.verbose);
-        assert_eq!(run.prompt, ["why", "--so"]);
-    }
-
-    #[test]
-    fn think_takes_a_level_or_nothing() {
-        let think =
-            |flag: &str| match Arguments::try_parse_from(["caravan", "run", flag, "m"]).unwrap().command {
-                Some(Command::Client(ClientCommand::Run(run))) => run.think,
-                _ => None,
-            };
-        assert_eq!(think("--think").as_deref(), Some("true"));
-        assert_eq!(think("--think=low").as_deref(), Some("low"));
-    }
-
-    #[test]
-    fn the_verbs_come_in_the_order_of_ollama() {
-        let tree = tree("caravan");
-        let names: Vec<_> = tree.get_subcommands().map(|command| command.get_name()).collect();
-        let mut places =
-            ["serve", "create", "show", "run", "stop", "signin", "signout", "list", "ps", "cp", "rm"]
-                .map(|wanted| names.iter().position(|name| *name == wanted).unwrap())
-                .into_iter();
-        assert!(places.by_ref().is_sorted(), "{names:?}");
-    }
-
-    #[test]
-    fn aliases_are_those_of_ollama() {
-        for (alias, name) in [("ls", "list"), ("start", "serve"), ("login", "signin"), ("logout", "signout")]
-        {
-            let tree = tree("caravan");
-            assert_eq!(tree.find_subcommand(alias).map(clap::Command::get_name), Some(name));
-        }
-    }
-
-    #[test]
-    fn the_help_is_that_of_the_name_that_was_called() {
-        let mut tree = tree("ollama");
-        let error = tree.try_get_matches_from_mut(["/usr/bin/ollama", "run", "--help"]).unwrap_err();
-        let help = error.to_string();
-        assert!(help.contains("Usage: ollama run [OPTIONS] <MODEL>"), "{help}");
-        assert!(help.contains("Environment Variables:\n      OLLAMA_HOST"), "{help}");
-    }
-}
+mod tests;

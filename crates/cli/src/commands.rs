@@ -15,7 +15,7 @@ mod version;
 pub use bundle::{load, save};
 pub use completions::{answer_shell, completions, man, models, shells};
 pub use create::create;
-pub use limits::limits;
+pub use limits::LimitsErrand;
 pub use manage::{copy, remove, stop};
 pub use run::run;
 pub use show::show;

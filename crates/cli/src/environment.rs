@@ -155,6 +155,9 @@ fn set_and_ignored(
 pub fn help(readers: &[Reader]) -> String {
     let of = |variable: &&Variable| variable.fate == Honoured && readers.contains(&variable.reader);
     let variables: Vec<&Variable> = VARIABLES.iter().filter(of).collect();
+    if variables.is_empty() {
+        return String::new();
+    }
     let width = variables.iter().map(|variable| variable.name.len()).max().unwrap_or(0);
     let mut text = "Environment Variables:".to_owned();
     for Variable { name, default, note, .. } in variables {

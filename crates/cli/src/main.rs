@@ -11,11 +11,13 @@ mod roles;
 use std::{env, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
+use clap::error::ErrorKind;
 use node::{Host, Sources, config};
 
 use crate::{
     args::{ClientCommand, Command, RoleArgs, RoleCommand, program},
     client::Client,
+    commands::LimitsErrand,
     environment::Reader,
     roles::Role,
 };
@@ -34,20 +36,27 @@ fn main() -> ExitCode {
         Some(Command::Role(RoleCommand::Gateway(flags))) => role(Role::Gateway, &flags, sources),
         Some(Command::Role(RoleCommand::Worker(flags))) => role(Role::Worker, &flags, sources),
         Some(Command::Client(command)) => report(client(command, &sources)),
-        Some(Command::Limits { command }) => report(commands::limits(&command, sources)),
+        Some(Command::Limits { command }) => match LimitsErrand::read(&command, sources) {
+            Ok(errand) => report(errand.run()),
+            Err(error) => wrong_setting(&error),
+        },
         Some(Command::Completions { shell }) => report(commands::completions(&shell)),
         Some(Command::Man { command }) => report(commands::man(command.as_deref())),
     }
 }
 
-/// Help comes this way, too, and is no failure. What an operator called wrongly tells a supervisor not to try again; a
-/// client fails as it does for any other reason.
+/// Help comes this way, too, and is no failure; a command that is only there for those below it prints its own. What an
+/// operator called wrongly tells a supervisor not to try again; a client fails as it does for any other reason.
 fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
     let text = error.render().to_string();
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        print!("{text}");
+        return ExitCode::SUCCESS;
+    }
     eprint!("Error: {}", text.strip_prefix("error: ").unwrap_or(&text));
     let is_operators =
         |word: String| ["serve", "start", "gateway", "worker", "limits"].contains(&word.as_str());
@@ -59,14 +68,15 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 /// A wrong setting ends the process before any port is bound, with a code that tells a supervisor not to try again.
 fn role(role: Role, flags: &RoleArgs, sources: Sources) -> ExitCode {
-    let prepared = roles::prepare(role, flags, sources);
-    match prepared {
+    match roles::prepare(role, flags, sources) {
         Ok(settings) => report(roles::run(role, settings)),
-        Err(error) => {
-            eprintln!("Error: {error:#}");
-            ExitCode::from(config::EXIT_CODE)
-        }
+        Err(error) => wrong_setting(&error),
     }
+}
+
+fn wrong_setting(error: &anyhow::Error) -> ExitCode {
+    eprintln!("Error: {error:#}");
+    ExitCode::from(config::EXIT_CODE)
 }
 
 fn report(result: Result<()>) -> ExitCode {
@@ -124,8 +134,12 @@ fn client(command: ClientCommand, sources: &Sources) -> Result<()> {
             }
             ClientCommand::Save(arguments) => commands::save(&client, &arguments.models).await,
             ClientCommand::Load => commands::load(&client).await,
-            ClientCommand::List(arguments) => commands::list(&client, arguments.prefix.as_deref()).await,
-            ClientCommand::Ps(arguments) => commands::ps(&client, arguments.prefix.as_deref()).await,
+            ClientCommand::List(arguments) => {
+                commands::list(&client, arguments.prefix.first().map(String::as_str)).await
+            }
+            ClientCommand::Ps(arguments) => {
+                commands::ps(&client, arguments.prefix.first().map(String::as_str)).await
+            }
             ClientCommand::Cp(arguments) => {
                 commands::copy(&client, &arguments.source, &arguments.destination).await
             }

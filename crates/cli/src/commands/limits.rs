@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use jiff::{SignedDuration, Timestamp};
 use node::{Setting, Sources, config::uint, ident};
-use registry::{Config, Etcd, Limits, LimitsRecord, Pins, Registry};
+use registry::{Config, Etcd, EtcdConfig, Limits, LimitsRecord, Pins, Registry};
 
 use crate::{
-    args::{ClusterArgs, LimitsCommand, SetLimitsArgs},
+    args::{LimitsCommand, SetLimitsArgs},
     format, roles,
 };
 
@@ -25,41 +25,56 @@ fn bounded(text: &str) -> Option<u32> {
     uint(text).filter(|number| *number <= MAX).map(|number| number as u32)
 }
 
-pub fn limits(command: &LimitsCommand, sources: Sources) -> Result<()> {
-    let (cluster, pins) = match command {
-        LimitsCommand::Show(cluster) | LimitsCommand::Unset(cluster) => (cluster, Pins::default()),
-        LimitsCommand::Set(arguments) => (&arguments.cluster, pins(arguments, &sources)?),
-    };
-    let runtime = tokio::runtime::Runtime::new().context("start the async runtime")?;
-    runtime.block_on(async {
-        let registry = connect(cluster, sources).await?;
-        let said = match command {
-            LimitsCommand::Show(_) => Ok(overview(&registry.view().limits, Timestamp::now())),
-            LimitsCommand::Set(_) => registry.pin_limits(pins).await.map(|limits| effect(&limits)),
-            LimitsCommand::Unset(_) => registry.unpin_limits().await.map(|limits| effect(&limits)),
+/// What is asked of which cluster; nothing is connected yet.
+pub struct LimitsErrand {
+    etcd: EtcdConfig,
+    ask: Ask,
+}
+
+enum Ask {
+    Show,
+    Set(Pins),
+    Unset,
+}
+
+impl LimitsErrand {
+    /// # Errors
+    /// What is wrong with the flags, the file or the environment.
+    pub fn read(command: &LimitsCommand, sources: Sources) -> Result<LimitsErrand> {
+        let (cluster, ask) = match command {
+            LimitsCommand::Show(cluster) => (cluster, Ask::Show),
+            LimitsCommand::Set(arguments) => (&arguments.cluster, Ask::Set(pins(arguments, &sources)?)),
+            LimitsCommand::Unset(cluster) => (cluster, Ask::Unset),
         };
-        registry.close().await;
-        print!("{}", said.context("write the limits")?);
-        Ok(())
-    })
+        Ok(LimitsErrand { etcd: roles::etcd(cluster, sources)?, ask })
+    }
+
+    pub fn run(self) -> Result<()> {
+        let runtime = tokio::runtime::Runtime::new().context("start the async runtime")?;
+        runtime.block_on(async {
+            let registry = connect(&self.etcd).await?;
+            let said = match self.ask {
+                Ask::Show => Ok(overview(&registry.view().limits, Timestamp::now())),
+                Ask::Set(pins) => registry.pin_limits(pins).await.map(|limits| effect(&limits)),
+                Ask::Unset => registry.unpin_limits().await.map(|limits| effect(&limits)),
+            };
+            registry.close().await;
+            print!("{}", said.context("write the limits")?);
+            Ok(())
+        })
+    }
 }
 
 fn pins(arguments: &SetLimitsArgs, sources: &Sources) -> Result<Pins> {
-    let pins = Pins {
+    Ok(Pins {
         max_loaded_models: sources.read(&MAX_LOADED, arguments.max_loaded_models.as_deref())?,
         num_parallel: sources.read(&PARALLEL, arguments.num_parallel.as_deref())?,
         max_queue: sources.read(&MAX_QUEUE, arguments.max_queue.as_deref())?,
-    };
-    ensure!(
-        !pins.is_empty(),
-        "there is nothing to set; give at least one of --max-loaded-models, --num-parallel and --max-queue"
-    );
-    Ok(pins)
+    })
 }
 
-async fn connect(cluster: &ClusterArgs, sources: Sources) -> Result<Registry> {
-    let config = roles::etcd(cluster, sources)?;
-    let etcd = Etcd::connect(&config).await;
+async fn connect(config: &EtcdConfig) -> Result<Registry> {
+    let etcd = Etcd::connect(config).await;
     let etcd = etcd.with_context(|| format!("connect to etcd at {}", config.endpoints.join(",")))?;
     let config = Config { id: ident::id(), ..Config::default() };
     Registry::start(Arc::new(etcd), config).await.context("read the limits")
@@ -107,6 +122,7 @@ fn rows(limits: &Limits) -> [[String; 2]; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::ClusterArgs;
 
     #[test]
     fn the_overview_tells_where_each_limit_comes_from() {
