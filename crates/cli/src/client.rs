@@ -1,5 +1,10 @@
 //! The HTTP client of the commands: requests, error texts and NDJSON streams of an Ollama-speaking server.
 
+use std::{
+    error::Error,
+    io::{self, ErrorKind},
+};
+
 use anyhow::{Context, Result, anyhow, bail};
 use futures::{Stream, StreamExt, TryStreamExt};
 use node::Host;
@@ -40,6 +45,11 @@ pub fn is_not_found(error: &anyhow::Error) -> bool {
     error.downcast_ref::<Refused>().is_some_and(|refused| refused.status == StatusCode::NOT_FOUND)
 }
 
+/// Whether the server wants to know who asks.
+pub fn is_unauthorized(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Refused>().is_some_and(|refused| refused.status == StatusCode::UNAUTHORIZED)
+}
+
 impl Client {
     /// A client of the server at `host`, whose path is kept as a prefix; `key` is sent with every request.
     pub fn new(host: &Host, key: Option<&str>) -> Result<Client> {
@@ -65,11 +75,14 @@ impl Client {
         let answer = self.http.head(format!("{}/", self.base)).send().await;
         match answer {
             Ok(_) => Ok(()),
-            Err(error) if error.is_connect() => bail!(
+            Err(error) if is_refused(&error) => bail!(
                 "could not connect to {0} server, run '{0} serve' to start it (nobody answers at {1})",
                 program(),
                 self.base
             ),
+            Err(error) if wants_http(&error) => {
+                bail!("the server at {} speaks http, set OLLAMA_HOST to an address that begins so", self.base)
+            }
             Err(error) => Err(error).with_context(|| format!("ask {}", self.base)),
         }
     }
@@ -124,6 +137,26 @@ impl Client {
     }
 }
 
+/// Whether nobody listens there. A name that nobody knows and a server that wants another scheme are other matters.
+fn is_refused(error: &reqwest::Error) -> bool {
+    let is_it = |cause: &io::Error| cause.kind() == ErrorKind::ConnectionRefused;
+    causes(error).any(|cause| cause.downcast_ref().is_some_and(is_it))
+}
+
+/// Whether TLS was tried on a server that answers in plain HTTP.
+fn wants_http(error: &reqwest::Error) -> bool {
+    let invalid = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
+    causes(error).any(|cause| cause.downcast_ref() == Some(&invalid))
+}
+
+/// All that is below, also what an I/O error was made of, which it does not call its source.
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(error.source(), |&cause| match cause.downcast_ref::<io::Error>() {
+        Some(cause) => cause.get_ref().map(|inner| inner as _),
+        None => cause.source(),
+    })
+}
+
 async fn accepted(response: Response) -> Result<Response> {
     let status = response.status();
     if status.is_success() {
@@ -134,6 +167,10 @@ async fn accepted(response: Response) -> Result<Response> {
         .ok()
         .and_then(|value| value.get("error")?.as_str().map(str::to_owned))
         .unwrap_or_else(|| format!("{status}: {}", text.trim()));
+    let message = match status {
+        StatusCode::UNAUTHORIZED => format!("{message}; this program sends the one in OLLAMA_API_KEY"),
+        _ => message,
+    };
     Err(Refused { status, message }.into())
 }
 

@@ -7,6 +7,7 @@ use std::fmt::Write;
 use node::Sources;
 
 use self::{Fate::*, Reader::*};
+use crate::output::remark;
 
 /// One variable.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +83,7 @@ pub const VARIABLES: &[Variable] = &[
         "TERM",
         Conversation,
         "",
-        "what the terminal can; without one there is no conversation and no word wrap",
+        "what the terminal can; on dumb, cons25 and emacs lines are read as they are",
     ),
     row("OLLAMA_API_KEY", Client, "", "key that is sent along, for a server that asks for one"),
     granted("OLLAMA_NO_CLOUD", Server, "no request ever goes to ollama.com on its own"),
@@ -136,7 +137,7 @@ pub fn warn(sources: &Sources, reader: Reader) {
     for (name, value, note) in set_and_ignored(sources, reader) {
         match reader {
             Server => tracing::warn!(variable = name, value, "has no effect: {note}"),
-            _ => eprintln!("Warning: {name} has no effect: {note}"),
+            _ => remark(format_args!("Warning: {name} has no effect: {note}")),
         }
     }
 }
@@ -151,22 +152,54 @@ fn set_and_ignored(
         .filter_map(|variable| Some((variable.name, sources.variable(variable.name)?, variable.note)))
 }
 
-/// The block at the end of a command's help.
+/// What fits a terminal that nobody has made wider.
+const WIDTH: usize = 79;
+
+/// The block at the end of a command's help: a column of names, beside it what they do.
 pub fn help(readers: &[Reader]) -> String {
-    let of = |variable: &&Variable| variable.fate == Honoured && readers.contains(&variable.reader);
-    let variables: Vec<&Variable> = VARIABLES.iter().filter(of).collect();
-    if variables.is_empty() {
+    let variables: Vec<&Variable> = read_by(readers).collect();
+    let Some(width) = variables.iter().map(|variable| variable.name.len()).max() else {
         return String::new();
-    }
-    let width = variables.iter().map(|variable| variable.name.len()).max().unwrap_or(0);
+    };
+    let indent = format!("\n      {:width$}  ", "");
     let mut text = "Environment Variables:".to_owned();
-    for Variable { name, default, note, .. } in variables {
-        let _ = write!(text, "\n      {name:width$}  {note}");
-        if !default.is_empty() {
-            let _ = write!(text, " (default {default})");
-        }
+    for variable in variables {
+        let _ = write!(text, "\n      {:width$}  ", variable.name);
+        text += &folded(&variable.explained(), WIDTH - indent.len() + 1).join(&indent);
     }
     text
+}
+
+/// The same as a section of a manual page, in roff.
+pub fn manual(readers: &[Reader]) -> String {
+    let plain = |text: &str| text.replace('\\', "\\\\").replace('-', "\\-");
+    let items = read_by(readers)
+        .map(|variable| format!(".TP\n\\fB{}\\fR\n{}\n", variable.name, plain(&variable.explained())));
+    let items: String = items.collect();
+    if items.is_empty() { items } else { format!(".SH ENVIRONMENT\n{items}") }
+}
+
+fn read_by(readers: &[Reader]) -> impl Iterator<Item = &'static Variable> {
+    VARIABLES.iter().filter(|variable| variable.fate == Honoured && readers.contains(&variable.reader))
+}
+
+impl Variable {
+    fn explained(&self) -> String {
+        let Variable { default, note, .. } = self;
+        if default.is_empty() { (*note).to_owned() } else { format!("{note} (default {default})") }
+    }
+}
+
+/// Lines of at most `width` signs, if words allow.
+fn folded(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut().filter(|line| line.len() + 1 + word.len() <= width) {
+            Some(line) => *line += &format!(" {word}"),
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -219,6 +252,29 @@ mod tests {
         let told: Vec<_> = set_and_ignored(&sources, Server).collect();
         assert_eq!(told, [("OLLAMA_VULKAN", "1", "there is no Vulkan back-end")]);
         assert_eq!(set_and_ignored(&sources, Client).count(), 1);
+    }
+
+    #[test]
+    fn the_help_has_two_columns_and_fits_a_terminal() {
+        let help = help(&[Both, Server]);
+        let indent = help.lines().nth(1).unwrap().find("address").unwrap();
+        for line in help.lines().skip(1) {
+            assert!(line.len() <= WIDTH, "{line}");
+            let (name, note) = line.split_at(indent);
+            assert!(name.starts_with("      ") && name.ends_with("  ") && !note.starts_with(' '), "{line}");
+        }
+        assert_eq!(folded("a bc def g", 4), ["a bc", "def", "g"]);
+    }
+
+    #[test]
+    fn a_manual_page_has_a_paragraph_for_each_variable() {
+        let manual = manual(&[Both, Server]);
+        assert!(
+            manual.starts_with(".SH ENVIRONMENT\n.TP\n\\fBOLLAMA_HOST\\fR\naddress to listen on"),
+            "{manual}"
+        );
+        assert_eq!(manual.matches(".TP\n").count(), read_by(&[Both, Server]).count());
+        assert!(manual.contains("2 is trace, \\-1 warnings only"), "{manual}");
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! The one binary: roles and the client's commands.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line talks on these")]
 
 mod args;
 mod client;
 mod commands;
 mod environment;
 mod format;
+mod output;
 mod roles;
 
 use std::{env, process::ExitCode};
@@ -19,6 +19,7 @@ use crate::{
     client::Client,
     commands::LimitsErrand,
     environment::Reader,
+    output::{READER_GONE, is_reader_gone, told},
     roles::Role,
 };
 
@@ -49,15 +50,13 @@ fn main() -> ExitCode {
 /// operator called wrongly tells a supervisor not to try again; a client fails as it does for any other reason.
 fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        let _ = error.print();
-        return ExitCode::SUCCESS;
+        return report(error.print().map_err(Into::into));
     }
     let text = error.render().to_string();
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        print!("{text}");
-        return ExitCode::SUCCESS;
+        return report(output::print(text).map_err(Into::into));
     }
-    eprint!("Error: {}", text.strip_prefix("error: ").unwrap_or(&text));
+    output::remark(format_args!("Error: {}", text.strip_prefix("error: ").unwrap_or(&text).trim_end()));
     let is_operators =
         |word: String| ["serve", "start", "gateway", "worker", "limits"].contains(&word.as_str());
     match env::args_os().nth(1).and_then(|word| word.into_string().ok()).is_some_and(is_operators) {
@@ -75,15 +74,16 @@ fn role(role: Role, flags: &RoleArgs, sources: Sources) -> ExitCode {
 }
 
 fn wrong_setting(error: &anyhow::Error) -> ExitCode {
-    eprintln!("Error: {error:#}");
+    output::remark(format_args!("Error: {}", told(error)));
     ExitCode::from(config::EXIT_CODE)
 }
 
 fn report(result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_reader_gone(&error) => ExitCode::from(READER_GONE),
         Err(error) => {
-            eprintln!("Error: {error:#}");
+            output::remark(format_args!("Error: {}", told(&error)));
             match error.is::<config::Error>() {
                 true => ExitCode::from(config::EXIT_CODE),
                 false => ExitCode::FAILURE,
@@ -105,6 +105,10 @@ fn server(sources: &Sources) -> Result<Client> {
 /// Runs `errand` with a client of the server that the environment names.
 fn ask(sources: &Sources, errand: impl AsyncFnOnce(Client) -> Result<()>) -> Result<()> {
     environment::warn(sources, Reader::Client);
+    if let Some(Err(error)) = sources.variable("OLLAMA_HOST").map(Host::parse) {
+        let taken = error.fallback.client_url();
+        output::remark(format_args!("Warning: `OLLAMA_HOST`: {error}; asking {taken}"));
+    }
     let client = server(sources)?;
     let runtime = tokio::runtime::Runtime::new().context("start the async runtime")?;
     runtime.block_on(errand(client))
@@ -113,8 +117,8 @@ fn ask(sources: &Sources, errand: impl AsyncFnOnce(Client) -> Result<()>) -> Res
 fn client(command: ClientCommand, sources: &Sources) -> Result<()> {
     if matches!(command, ClientCommand::Signin | ClientCommand::Signout) {
         bail!(
-            "there is no account to sign in to or out of: nothing here is kept at ollama.com. Models come from files, \
-             by '{} create'",
+            "there is no account to sign in to or out of: nothing here is kept at ollama.com. '{0} pull' and '{0} create' \
+             need none",
             program()
         );
     }

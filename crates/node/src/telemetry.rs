@@ -56,6 +56,8 @@ pub fn init(options: &Options) {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Would be told on standard error, which is just what cannot be written to, and end the thread.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     // An error only says that logging has been started before.
     let _ = match options.format {

@@ -11,13 +11,13 @@ use clap_complete::{
 use node::Sources;
 
 use crate::{
-    args::{program, tree},
+    args::{bare_tree, program, readers, tree},
     client::Client,
-    server,
+    environment, server,
 };
 
 /// The variable by which a shell asks for the words that could come next.
-const ASKED: &str = "COMPLETE";
+const ASKED: &str = "_CARAVAN_COMPLETE";
 /// A person has pressed Tab and waits.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -42,7 +42,7 @@ pub fn completions(shell: &str) -> Result<()> {
 
 /// Prints the manual page of the program, or of one of its commands.
 pub fn man(command: Option<&str>) -> Result<()> {
-    let mut page = tree(program());
+    let mut page = bare_tree(program());
     page.build();
     if let Some(name) = command {
         let found = page.find_subcommand(name).cloned();
@@ -53,8 +53,11 @@ pub fn man(command: Option<&str>) -> Result<()> {
         );
         page = found.unwrap_or(page);
     }
+    let readers = if command.is_some() { readers(page.get_name()) } else { &[] };
+    let variables = environment::manual(readers);
     let mut text = Vec::new();
     clap_mangen::Man::new(page).render(&mut text)?;
+    text.extend_from_slice(variables.as_bytes());
     std::io::stdout().write_all(&text)?;
     Ok(())
 }

@@ -4,13 +4,14 @@ mod gather;
 
 use std::{
     fs::File,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use futures::TryStreamExt;
 use store::{
-    Digest, Modelfile,
+    Digest, Modelfile, Name,
     modelfile::{Instruction, Source},
 };
 use tokio_util::io::ReaderStream;
@@ -21,7 +22,12 @@ use crate::{args::CreateArgs, client::Client};
 
 pub async fn create(client: &Client, arguments: &CreateArgs) -> Result<()> {
     let path = &arguments.file;
-    let Ok(bytes) = std::fs::read(path) else { bail!("specified Modelfile wasn't found") };
+    // Before files are read for minutes and uploaded.
+    Name::parse(&arguments.model)?;
+    let bytes = std::fs::read(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => anyhow!("specified Modelfile wasn't found"),
+        _ => anyhow!("read {}: {error}", path.display()),
+    })?;
     let modelfile = Modelfile::parse_bytes(&bytes)?;
     let folder = path.parent().unwrap_or(Path::new("."));
 

@@ -9,7 +9,9 @@ use registry::{Config, Etcd, EtcdConfig, Limits, LimitsRecord, Pins, Registry};
 
 use crate::{
     args::{LimitsCommand, SetLimitsArgs},
-    format, roles,
+    format,
+    output::print,
+    roles,
 };
 
 /// More than any cluster has; a larger number is a slip of the finger.
@@ -59,8 +61,7 @@ impl LimitsErrand {
                 Ask::Unset => registry.unpin_limits().await.map(|limits| effect(&limits)),
             };
             registry.close().await;
-            print!("{}", said.context("write the limits")?);
-            Ok(())
+            Ok(print(said.context("write the limits")?)?)
         })
     }
 }

@@ -5,12 +5,15 @@ use api::KeepAlive;
 use api::ollama::{CopyRequest, DeleteRequest, GenerateRequest, GenerateResponse, ShowRequest, ShowResponse};
 use reqwest::Method;
 
-use crate::client::{Client, is_not_found};
+use crate::{
+    client::{Client, is_not_found},
+    output::{remark, say},
+};
 
 pub async fn copy(client: &Client, source: &str, destination: &str) -> Result<()> {
     let request = CopyRequest { source: source.to_owned(), destination: destination.to_owned() };
     client.send(Method::POST, "/api/copy", &request).await?;
-    println!("copied '{source}' to '{destination}'");
+    say(format_args!("copied '{source}' to '{destination}'"))?;
     Ok(())
 }
 
@@ -19,11 +22,11 @@ pub async fn remove(client: &Client, models: &[String]) -> Result<()> {
         if let Err(error) = unload(client, model).await
             && !is_not_found(&error)
         {
-            eprintln!("Warning: unable to stop model '{model}'");
+            remark(format_args!("Warning: unable to stop model '{model}'"));
         }
         let request = DeleteRequest { model: model.clone(), name: String::new() };
         client.send(Method::DELETE, "/api/delete", &request).await?;
-        println!("deleted '{model}'");
+        say(format_args!("deleted '{model}'"))?;
     }
     Ok(())
 }

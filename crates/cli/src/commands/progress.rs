@@ -1,24 +1,24 @@
 //! Long work on the screen: a bar for each blob, a spinner for each step. Plain lines where there is no terminal.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::io::{IsTerminal, stderr};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use api::ollama::Progress;
 use futures::StreamExt;
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 
-use crate::{client::Client, format};
+use crate::{client::Client, format, output::remark};
 
 /// How often a spinner turns.
 const TICK: Duration = Duration::from_millis(100);
 const SPINNER: &str = "{msg} {spinner}";
 const STEP_DONE: &str = "{msg}";
-const BAR: &str =
-    "{msg}: {percent:>3}% ▕{wide_bar}▏ {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta}";
-const BAR_DONE: &str = "{msg}: {percent:>3}% ▕{wide_bar}▏ {decimal_total_bytes}";
+const BAR: &str = "{msg}: {percent:>3}% ▕{wide_bar}▏ {so_far}/{total}  {rate}/s  {eta}";
+const BAR_DONE: &str = "{msg}: {percent:>3}% ▕{wide_bar}▏ {total}";
 
 /// Posts, shows the lines of the answer, and fails unless they end in `success`.
 pub async fn follow(client: &Client, path: &str, body: &impl Serialize, screen: &mut Screen) -> Result<()> {
@@ -71,13 +71,13 @@ impl Screen {
     pub fn bar(&mut self, message: &str, length: u64) -> ProgressBar {
         self.end_step();
         if !self.is_terminal {
-            eprintln!("{message}");
+            remark(message);
         }
         self.new_bar(message, length)
     }
 
     pub fn say(&self, text: &str) {
-        self.lines.suspend(|| eprintln!("{text}"));
+        self.lines.suspend(|| remark(text));
     }
 
     /// The same step again changes nothing; another one ends it.
@@ -87,7 +87,7 @@ impl Screen {
         }
         self.end_step();
         if !self.is_terminal {
-            eprintln!("{status}");
+            remark(status);
         }
         let step = ProgressBar::new_spinner().with_style(style(SPINNER)).with_message(status.to_owned());
         let step = self.lines.add(step);
@@ -114,7 +114,7 @@ impl Screen {
             bar.set_style(style(BAR_DONE));
             bar.finish();
             if !self.is_terminal {
-                eprintln!("{status}: 100% {}", format::bytes(*total));
+                remark(format_args!("{status}: 100% {}", format::bytes(*total)));
             }
         }
     }
@@ -142,11 +142,78 @@ fn style(look: &str) -> ProgressStyle {
     ProgressStyle::with_template(look)
         .expect("the look is a constant that a test draws")
         .progress_chars("██ ")
+        .with_key("so_far", |bar: &ProgressState, out: &mut dyn Write| tell(out, bar.pos()))
+        .with_key("total", |bar: &ProgressState, out: &mut dyn Write| tell(out, bar.len().unwrap_or(0)))
+        .with_key("rate", |bar: &ProgressState, out: &mut dyn Write| tell(out, bar.per_sec() as u64))
+}
+
+fn tell(out: &mut dyn Write, count: u64) {
+    // What is written to is a line in memory.
+    let _ = out.write_str(&format::bytes(count));
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
+    use indicatif::TermLike;
+
     use super::*;
+
+    /// A terminal that remembers every line that was drawn.
+    #[derive(Clone, Debug, Default)]
+    struct Paper(Arc<Mutex<String>>);
+
+    impl TermLike for Paper {
+        fn width(&self) -> u16 {
+            80
+        }
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(text)
+        }
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.0.lock().unwrap().push_str(text);
+            Ok(())
+        }
+        fn clear_line(&self) -> io::Result<()> {
+            Ok(())
+        }
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_bar_counts_as_ollama_does() {
+        let paper = Paper::default();
+        let drawn = || std::mem::take(&mut *paper.0.lock().unwrap());
+        let target = ProgressDrawTarget::term_like(Box::new(paper.clone()));
+        let bar = ProgressBar::with_draw_target(Some(98_360_000), target).with_style(style(BAR));
+        bar.set_message("pulling a");
+        bar.set_position(4_710_000);
+        bar.force_draw();
+        let running = drawn();
+        assert!(running.contains(" 4.7 MB/98 MB  ") && running.contains("B/s  "), "{running}");
+        bar.set_style(style(BAR_DONE));
+        bar.finish();
+        let done = drawn();
+        assert!(done.contains("pulling a: 100% ▕") && done.trim_end().ends_with("▏ 98 MB"), "{done}");
+    }
 
     fn line(status: &str, digest: &str, completed: u64) -> Progress {
         Progress { status: status.to_owned(), digest: digest.to_owned(), total: 10, completed }

@@ -33,6 +33,7 @@ use super::{pull, show::Shown};
 use crate::{
     args::{RunArgs, program},
     client::{Client, is_not_found},
+    output::say,
 };
 
 /// A prompt longer than this is refused by every server of ours.
@@ -186,7 +187,8 @@ fn prompt(words: &[String]) -> Result<(String, bool)> {
             piped.len() as u64 <= MAX_PROMPT_BYTES,
             "the prompt on standard input must have at most {MAX_PROMPT_BYTES} bytes"
         );
-        let piped = String::from_utf8(piped).context("the prompt on standard input must be UTF-8")?;
+        // What is no UTF-8 is replaced, as Go's JSON does it.
+        let piped = String::from_utf8_lossy(&piped).into_owned();
         parts.extend(Some(piped).filter(|text| !text.is_empty()));
     }
     parts.extend(words.iter().cloned());
@@ -205,6 +207,7 @@ async fn generate(client: &Client, wishes: &Wishes, prompt: String, answer: &mut
         think: wishes.think.clone(),
         ..GenerateRequest::default()
     };
+    let is_load = request.prompt.is_empty();
     let sign = sign_of_life();
     let mut lines = std::pin::pin!(client.stream::<GenerateResponse, _>("/api/generate", &request).await?);
     while let Some(line) = lines.next().await {
@@ -212,8 +215,10 @@ async fn generate(client: &Client, wishes: &Wishes, prompt: String, answer: &mut
         let line = line?;
         answer.thinking(line.thinking.as_deref().unwrap_or_default())?;
         answer.content(&line.response)?;
-        if line.done {
-            answer.finish(&line.metrics)?;
+        match line.done {
+            true if is_load => answer.time(&line.metrics),
+            true => answer.finish(&line.metrics)?,
+            false => {}
         }
     }
     Ok(())
@@ -234,8 +239,7 @@ async fn embed(client: &Client, arguments: &RunArgs, prompt: String) -> Result<(
     };
     let response: EmbedResponse = client.post("/api/embed", &request).await?;
     let first = response.embeddings.first().context("the server sent no embedding")?;
-    println!("{}", serde_json::to_string(first)?);
-    Ok(())
+    Ok(say(serde_json::to_string(first)?)?)
 }
 
 #[cfg(test)]

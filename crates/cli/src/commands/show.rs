@@ -12,6 +12,7 @@ use crate::{
     args::{ShowArgs, ShowPart},
     client::Client,
     format,
+    output::{print, say},
 };
 
 /// An answer to `/api/show`, and what another server may say beside what ours says.
@@ -43,12 +44,12 @@ pub async fn show(client: &Client, arguments: &ShowArgs) -> Result<()> {
         ShowRequest { model: arguments.model.clone(), verbose: arguments.verbose, ..ShowRequest::default() };
     let Shown { response, more } = client.post("/api/show", &request).await?;
     match chosen {
-        Some(Part::License) => println!("{}", response.license),
-        Some(Part::Modelfile) => println!("{}", response.modelfile),
-        Some(Part::Parameters) => println!("{}", response.parameters),
-        Some(Part::System) => print!("{}", response.system),
-        Some(Part::Template) => print!("{}", response.template),
-        None => print!("{}", overview(&response, &more, arguments.verbose)),
+        Some(Part::License) => say(response.license)?,
+        Some(Part::Modelfile) => say(response.modelfile)?,
+        Some(Part::Parameters) => say(response.parameters)?,
+        Some(Part::System) => print(response.system)?,
+        Some(Part::Template) => print(response.template)?,
+        None => print(overview(&response, &more, arguments.verbose))?,
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use api::ollama::{ListResponse, PsResponse, RunningModel};
 use jiff::Timestamp;
 
-use crate::{client::Client, format};
+use crate::{client::Client, format, output::print};
 
 pub async fn list(client: &Client, prefix: Option<&str>) -> Result<()> {
     let prefix = prefix.unwrap_or_default().to_lowercase();
@@ -20,8 +20,7 @@ pub async fn list(client: &Client, prefix: Option<&str>) -> Result<()> {
             [model.name, short_id(&model.digest), size, modified]
         })
         .collect();
-    print!("{}", format::table(["NAME", "ID", "SIZE", "MODIFIED"], rows));
-    Ok(())
+    Ok(print(format::table(["NAME", "ID", "SIZE", "MODIFIED"], rows))?)
 }
 
 pub async fn ps(client: &Client, prefix: Option<&str>) -> Result<()> {
@@ -43,8 +42,7 @@ pub async fn ps(client: &Client, prefix: Option<&str>) -> Result<()> {
             ]
         })
         .collect();
-    print!("{}", format::table(["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"], rows));
-    Ok(())
+    Ok(print(format::table(["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"], rows))?)
 }
 
 fn short_id(digest: &str) -> String {

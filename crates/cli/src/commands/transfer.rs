@@ -5,7 +5,7 @@ use api::ollama::PullRequest;
 use store::Name;
 
 use super::progress::{self, Screen};
-use crate::client::Client;
+use crate::{client::Client, output::say};
 
 pub async fn pull(client: &Client, model: &str, insecure: bool) -> Result<()> {
     let request = PullRequest { model: model.to_owned(), insecure, ..PullRequest::default() };
@@ -20,8 +20,7 @@ pub async fn push(client: &Client, model: &str, insecure: bool) -> Result<()> {
         ),
         outcome => outcome?,
     }
-    println!("\nYou can find your model at:\n\n\t{}", address(model)?);
-    Ok(())
+    Ok(say(format_args!("\nYou can find your model at:\n\n\t{}", address(model)?))?)
 }
 
 /// Where people look for a model that was pushed.

@@ -4,28 +4,45 @@ use anyhow::Result;
 use api::ollama::OLLAMA_VERSION;
 use serde::Deserialize;
 
-use crate::{args::program, client::Client};
+use crate::{
+    args::program,
+    client::{Client, is_unauthorized},
+    output::print,
+};
 
 #[derive(Deserialize)]
 struct Answer {
     version: String,
 }
 
+/// What a server says of itself.
+enum Server {
+    Speaks(String),
+    /// It tells nothing to who has no key.
+    Locked,
+    Silent,
+}
+
 pub async fn version(client: &Client) -> Result<()> {
-    let server = client.get::<Answer>("/api/version").await.ok().map(|answer| answer.version);
-    print!("{}", lines(program(), server.as_deref()));
-    Ok(())
+    let server = match client.get::<Answer>("/api/version").await {
+        Ok(answer) => Server::Speaks(answer.version),
+        Err(error) if is_unauthorized(&error) => Server::Locked,
+        Err(_) => Server::Silent,
+    };
+    Ok(print(lines(program(), &server))?)
 }
 
 /// Ollama counts servers only; under our own name the program says which release of Caravan it is.
-fn lines(program: &str, server: Option<&str>) -> String {
-    let mut text = match (program, server) {
-        ("ollama", Some(server)) => format!("ollama version is {server}\n"),
-        ("ollama", None) => "Warning: could not connect to a running Ollama instance\n".to_owned(),
-        (_, Some(server)) => format!("{OURS}\nthe server speaks version {server} of Ollama's API\n"),
-        (_, None) => format!("{OURS}\nWarning: could not connect to a running Caravan instance\n"),
+fn lines(program: &str, server: &Server) -> String {
+    let (is_ollama, name) = (program == "ollama", if program == "ollama" { "Ollama" } else { "Caravan" });
+    let about_server = match server {
+        Server::Speaks(version) if is_ollama => format!("ollama version is {version}\n"),
+        Server::Speaks(version) => format!("the server speaks version {version} of Ollama's API\n"),
+        Server::Locked => "Warning: the server asks for a key, which goes into OLLAMA_API_KEY\n".to_owned(),
+        Server::Silent => format!("Warning: could not connect to a running {name} instance\n"),
     };
-    if server != Some(OLLAMA_VERSION) {
+    let mut text = if is_ollama { about_server } else { format!("{OURS}\n{about_server}") };
+    if !matches!(server, Server::Speaks(version) if version == OLLAMA_VERSION) {
         text += &format!("Warning: client version is {OLLAMA_VERSION}\n");
     }
     text
@@ -39,21 +56,24 @@ mod tests {
 
     #[test]
     fn the_versions_are_told_as_ollama_tells_them() {
-        assert_eq!(lines("ollama", Some(OLLAMA_VERSION)), format!("ollama version is {OLLAMA_VERSION}\n"));
+        let speaks = |version: &str| Server::Speaks(version.to_owned());
+        assert_eq!(lines("ollama", &speaks(OLLAMA_VERSION)), format!("ollama version is {OLLAMA_VERSION}\n"));
         assert_eq!(
-            lines("ollama", Some("0.5.0")),
+            lines("ollama", &speaks("0.5.0")),
             format!("ollama version is 0.5.0\nWarning: client version is {OLLAMA_VERSION}\n")
         );
         assert_eq!(
-            lines("ollama", None),
+            lines("ollama", &Server::Silent),
             format!(
                 "Warning: could not connect to a running Ollama instance\nWarning: client version is {OLLAMA_VERSION}\n"
             )
         );
-        let ours = lines("caravan", Some(OLLAMA_VERSION));
+        let ours = lines("caravan", &speaks(OLLAMA_VERSION));
         assert!(
             ours.starts_with(OURS) && ours.contains(OLLAMA_VERSION) && !ours.contains("Warning"),
             "{ours}"
         );
+        let locked = lines("caravan", &Server::Locked);
+        assert!(locked.starts_with(OURS) && locked.contains("OLLAMA_API_KEY"), "{locked}");
     }
 }

@@ -16,6 +16,7 @@ use worker::{
 };
 
 use super::Settings;
+use crate::output::told;
 
 /// Gateways remove what no model needs any more one after the other: two at once would look at each other's files.
 const PRUNE_LOCK: &str = "prune";
@@ -208,7 +209,7 @@ impl Parts<'_> {
                 match pruned.await {
                     Some(Ok(pruned)) => tracing::debug!(?pruned, "pruned the store"),
                     Some(Err(error)) => {
-                        tracing::warn!(error = format!("{error:#}"), "cannot prune the store");
+                        tracing::warn!(error = told(&error), "cannot prune the store");
                     }
                     None => {}
                 }

@@ -1,6 +1,6 @@
 //! One answer on the terminal, as it arrives: thinking in grey, words wrapped, timings at the end.
 
-use std::io::{IsTerminal, Stdout, Write, stdout};
+use std::io::{IsTerminal, Stdout, Write, stderr, stdout};
 
 use anyhow::Result;
 use api::{duration, ollama::Metrics};
@@ -58,10 +58,15 @@ impl Answer {
         self.end_word()?;
         write!(self.out, "\n\n")?;
         self.out.flush()?;
-        if self.verbose {
-            eprint!("{}", timings(metrics));
-        }
+        self.time(metrics);
         Ok(())
+    }
+
+    /// The timings alone: of what gave no text, such as a load.
+    pub fn time(&self, metrics: &Metrics) {
+        if self.verbose {
+            let _ = stderr().write_all(timings(metrics).as_bytes());
+        }
     }
 
     /// What is on the screen stays; the cursor goes to a line of its own.

@@ -6,6 +6,8 @@ use anyhow::{Context, Result, bail, ensure};
 use api::ollama::Image;
 use fancy_regex::Regex;
 
+use crate::output::remark;
+
 /// As much as Ollama's own client takes.
 const MAX_BYTES: u64 = 100 << 20;
 
@@ -34,7 +36,7 @@ pub fn attach(prompt: &str) -> Result<Attached> {
             continue;
         }
         let (kind, content) = read(&path).with_context(|| format!("couldn't process '{path}'"))?;
-        eprintln!("Added {kind} '{path}'");
+        remark(format_args!("Added {kind} '{path}'"));
         let text = &attached.text;
         let text = text.replace(&format!("'{path}'"), "").replace(&format!("'{written}'"), "");
         attached.text = text.replace(written, "");

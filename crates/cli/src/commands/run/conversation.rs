@@ -1,5 +1,7 @@
 //! The prompt loop: reads what is typed, obeys commands, streams answers, keeps what was said.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a terminal that goes away ends its programs")]
+
 use anyhow::Result;
 use api::ollama::{ChatRequest, ChatResponse, Message, Progress};
 use futures::StreamExt;

@@ -28,6 +28,7 @@ use rustyline::{
 };
 
 use super::history::{History, MAX_ENTRIES};
+use crate::output::remark;
 
 pub const PROMPT: &str = ">>> ";
 const CONTINUATION: &str = "... ";
@@ -78,7 +79,7 @@ impl LineEditor {
             );
         }
         let history = History::default_path().map(History::read).transpose().unwrap_or_else(|error| {
-            eprintln!("Warning: {error:#}");
+            remark(format_args!("Warning: {error:#}"));
             None
         });
         for entry in history.iter().flat_map(History::entries) {
@@ -114,7 +115,7 @@ impl LineEditor {
             match self.editor.readline_with_initial(prompt, (&begin, "")) {
                 Ok(line) if self.keys.wants_editor.swap(false, Ordering::Relaxed) => {
                     begin = edit(&self.external, &line).unwrap_or_else(|error| {
-                        eprintln!("Error: {error:#}");
+                        remark(format_args!("Error: {error:#}"));
                         line
                     });
                 }
@@ -141,7 +142,7 @@ impl LineEditor {
         }
         if let Some(Err(error)) = self.history.as_mut().map(|history| history.add(text)) {
             // Said once: a conversation does not end because of it.
-            eprintln!("Warning: {error:#}");
+            remark(format_args!("Warning: {error:#}"));
             self.history = None;
         }
         Ok(())

@@ -35,7 +35,8 @@ pub const SET: &str = r#"Available Commands:
   /set noformat          Have answers in any form
   /set verbose           Show timings after each answer
   /set quiet             Do not show timings
-  /set think [level]     Have the model think first: true, false, low, medium, high or max
+  /set think [level]     Have the model think first; a level is one of
+                         true, false, low, medium, high and max
   /set nothink           Have the model answer at once
 
 "#;
@@ -54,14 +55,15 @@ pub const PARAMETERS: &str = r#"Available Parameters:
   /set parameter seed <int>             Seed of the random numbers
   /set parameter num_predict <int>      Most tokens of an answer
   /set parameter top_k <int>            Pick from so many tokens
-  /set parameter top_p <float>          Pick from tokens of so much probability together
-  /set parameter min_p <float>          Pick from tokens of so much of the best one's probability
+  /set parameter top_p <float>          Pick from the likeliest, up to this sum
+  /set parameter min_p <float>          Drop what is less likely than this part
+                                        of the likeliest
   /set parameter num_ctx <int>          Set the context size
   /set parameter temperature <float>    Set how adventurous answers are
   /set parameter repeat_penalty <float> How strongly to penalize repetitions
   /set parameter repeat_last_n <int>    How far back to look for repetitions
   /set parameter num_gpu <int>          How many blocks go to a GPU
-  /set parameter stop <string> <string> ...   Where an answer ends
+  /set parameter stop <string> ...      Texts at which an answer ends
 
 "#;
 
@@ -82,3 +84,17 @@ const SHORTCUTS: &str = r"Available keyboard shortcuts:
   Ctrl + d            Exit (/bye)
 
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_fits_a_terminal_of_80_cells() {
+        for text in [COMMANDS, SET, SHOW, PARAMETERS, SHORTCUTS] {
+            for line in text.lines() {
+                assert!(line.chars().count() <= 79, "{line}");
+            }
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! `/set`: what every answer from now on is asked for.
 
 use api::{gojson::quote, ollama::Think, options::parse_parameter};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Wishes, editor::QUOTES, help};
 
@@ -97,9 +97,12 @@ fn system(text: &str) -> &str {
     }
 }
 
-/// The lines of the parameters that were set, as the model's own are written.
-pub fn parameter_lines(options: &serde_json::Map<String, Value>) -> impl Iterator<Item = String> {
-    options.iter().map(|(name, value)| format!("  {name:<30} {value}"))
+/// The lines of the parameters that were set, as the model's own are written: one for each of several values.
+pub fn parameter_lines(options: &Map<String, Value>) -> impl Iterator<Item = String> {
+    options.iter().flat_map(|(name, value)| {
+        let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        values.iter().map(move |value| format!("  {name:<30} {value}"))
+    })
 }
 
 #[cfg(test)]
@@ -162,6 +165,16 @@ mod tests {
         assert_eq!(after("/set nothink").1.think, Some(Think::Bool(false)));
         assert_eq!(after("/set format json").1.format, Some(json!("json")));
         assert!(after("/set verbose").1.verbose && after("/set wordwrap").1.word_wrap);
+    }
+
+    #[test]
+    fn parameters_are_shown_as_those_of_a_model() {
+        let Value::Object(options) = json!({"stop": ["a", "b"], "temperature": 0.5}) else {
+            panic!("an object was written");
+        };
+        let lines: Vec<String> = parameter_lines(&options).collect();
+        let row = |name: &str, value: &str| format!("  {name:<30} {value}");
+        assert_eq!(lines, [row("stop", "\"a\""), row("stop", "\"b\""), row("temperature", "0.5")]);
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 use unicode_width::UnicodeWidthChar;
 
+/// Terminals stop at every eighth cell.
+const TAB: usize = 8;
+
 /// Breaks lines before the word that would cross the edge. Widths are counted in cells of the terminal.
 #[derive(Debug, Default)]
 pub struct Wrapper {
@@ -23,10 +26,13 @@ impl Wrapper {
                 out.push('\n');
             } else if character.is_whitespace() {
                 self.end_word(&mut out, width);
+                let cells = if character == '\t' { TAB - self.column % TAB } else { cells };
                 // What does not fit is the end of the line, which needs no mark.
                 if self.column + cells <= width {
                     self.column += cells;
                     out.push(character);
+                } else {
+                    self.column = width;
                 }
             } else {
                 // Chinese, Japanese and the like have no spaces between words: a line may end at any sign.
@@ -100,6 +106,13 @@ mod tests {
         assert_eq!(wrapped(6, &["ab一二三"]), "ab一二\n三");
         // The accent takes no cell.
         assert_eq!(wrapped(6, &["abcde\u{301}f ghi"]), "abcde\u{301}f\nghi");
+    }
+
+    #[test]
+    fn a_tab_takes_the_cells_up_to_the_next_stop() {
+        assert_eq!(wrapped(12, &["ab\tcdef"]), "ab\tcdef");
+        assert_eq!(wrapped(12, &["ab\tcdefg"]), "ab\t\ncdefg");
+        assert_eq!(wrapped(12, &["12345678\tb"]), "12345678\nb", "a tab without room ends the line");
     }
 
     #[test]
