@@ -1,5 +1,6 @@
 //! The roles put together: bind, start what the role has, tell that it is ready, and end in order.
 
+mod cores;
 mod parts;
 mod settings;
 mod storage;

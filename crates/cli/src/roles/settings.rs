@@ -12,7 +12,7 @@ use node::{
 use registry::{EtcdConfig, Limits};
 use store::transfer::Mirrors;
 
-use super::storage::Storage;
+use super::{cores, storage::Storage};
 use crate::args::{ClusterArgs, RoleArgs};
 
 /// Which of the roles reads its settings: the addresses differ.
@@ -208,7 +208,7 @@ impl Settings {
             id: sources.read(&ID, flags.id.as_deref())?.unwrap_or_else(ident::id),
             threads: sources
                 .read(&THREADS, flags.threads.as_deref())?
-                .map_or_else(physical_cores, |n| n as usize),
+                .map_or_else(cores::available, |n| n as usize),
             device: sources.read(&DEVICE, flags.device.as_deref())?.flatten(),
             tier: sources.read(&TIER, None)?,
             guesses: sources.read(&GUESSES, None)?.map(|guesses| guesses as usize),
@@ -328,14 +328,6 @@ fn small(text: &str) -> Option<u64> {
 /// Zero and less mean that a load may stall for ever.
 fn stall(duration: KeepAlive) -> Option<std::time::Duration> {
     duration.duration().filter(|duration| !duration.is_zero())
-}
-
-/// Two threads of one core share its arithmetic units: the kernels gain nothing from the second.
-fn physical_cores() -> usize {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let siblings = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list");
-    let per_core = siblings.map_or(1, |list| list.trim().split([',', '-']).count().max(1));
-    (threads / per_core).max(1)
 }
 
 #[cfg(test)]
