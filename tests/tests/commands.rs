@@ -13,7 +13,7 @@ use std::{
 use tempfile::TempDir;
 use tests::{
     cluster::{Cluster, SMOLLM2},
-    process::binary,
+    process::{Process, binary},
 };
 
 /// `caravan ARGUMENTS` for the server at `base`.
@@ -192,6 +192,33 @@ async fn who_has_no_key_is_told_where_it_goes() {
     let (code, out, _) = said(caravan(&base, &["-v"]).env("OLLAMA_API_KEY", "a-key-of-ours"));
     assert!(code == Some(0) && out.contains("the server speaks version"), "{out}");
     cluster.check_logs(&[]).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_need_two_addresses_and_no_more() {
+    let homes = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let mut admins = Vec::new();
+    let mut servers = Vec::new();
+    for home in &homes {
+        let environment = [
+            ("HOME", home.path().to_str().unwrap()),
+            ("OLLAMA_HOST", "127.0.0.1:0"),
+            ("CARAVAN_ENGINE", "scripted"),
+        ];
+        let server = Process::start("serve", &["serve"], &environment).await.unwrap();
+        admins.push(server.told("admin").unwrap());
+        servers.push(server);
+    }
+    assert_ne!(admins[0], admins[1]);
+    for admin in &admins {
+        let answer = tests::http().get(format!("http://{admin}/livez")).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+    // An address that somebody chose is taken or not.
+    let home = homes[0].path().to_str().unwrap();
+    let mut third = caravan("127.0.0.1:0", &["serve", "--admin-listen", &admins[0]]);
+    let (code, _, err) = said(third.env("HOME", home).env("CARAVAN_ENGINE", "scripted"));
+    assert!(code == Some(1) && err.contains(&format!("Error: listen on {}", admins[0])), "{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

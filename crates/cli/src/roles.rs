@@ -5,7 +5,7 @@ mod parts;
 mod settings;
 mod storage;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use node::{Metrics, Setting, Shutdown, Sources, admin, config::text, shutdown::Limits, telemetry};
@@ -83,7 +83,7 @@ async fn live(role: Role, settings: Settings) -> Result<()> {
     let shutdown = Shutdown::default();
     shutdown.obey_signals().context("listen to signals")?;
     let listener = bind(&settings.listen).await?;
-    let admin_listener = bind(&settings.admin_listen).await?;
+    let admin_listener = bind_admin(&settings).await?;
     let (listen, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
 
     let metadata = metadata_store(&settings).await?;
@@ -126,6 +126,22 @@ async fn bind(address: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("listen on {address}; another process may have the port, choose another by its flag")
     })
+}
+
+async fn bind_admin(settings: &Settings) -> Result<TcpListener> {
+    match bind(&settings.admin_listen).await {
+        Err(error) if settings.admin_may_move && is_in_use(&error) => {
+            let listener = bind("127.0.0.1:0").await?;
+            let (wanted, admin) = (&settings.admin_listen, listener.local_addr()?);
+            tracing::warn!(%wanted, %admin, "another process has the admin port, took a free one");
+            Ok(listener)
+        }
+        other => other,
+    }
+}
+
+fn is_in_use(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
 async fn metadata_store(settings: &Settings) -> Result<Arc<dyn MetadataStore>> {

@@ -67,6 +67,8 @@ pub struct Settings {
     pub listen: String,
     pub advertise: Option<String>,
     pub admin_listen: String,
+    /// Whether another port will do when that one is taken.
+    pub admin_may_move: bool,
     /// Empty: the metadata store is in this process.
     pub etcd: Vec<String>,
     pub etcd_access: EtcdAccess,
@@ -183,6 +185,7 @@ impl Settings {
     pub fn read(role: Role, flags: &RoleArgs, sources: &Sources) -> Result<Settings> {
         let number = |setting: &Setting<u64>| Ok(sources.read(setting, None)?.unwrap_or_default() as u32);
         let admin = if role == Role::Worker { "127.0.0.1:11501" } else { "127.0.0.1:11435" };
+        let chosen_admin = sources.read(&ADMIN_LISTEN, flags.admin_listen.as_deref())?;
         let origins = sources.read(&ORIGINS, None)?.unwrap_or_default();
         let (listen, advertise) =
             (listen(role, flags, sources)?, sources.read(&ADVERTISE, flags.advertise.as_deref())?);
@@ -196,9 +199,9 @@ impl Settings {
         Ok(Settings {
             listen,
             advertise,
-            admin_listen: sources
-                .read(&ADMIN_LISTEN, flags.admin_listen.as_deref())?
-                .unwrap_or_else(|| admin.to_owned()),
+            // Ollama has one port; who gives a second server another one gives it that one only.
+            admin_may_move: role == Role::Serve && chosen_admin.is_none(),
+            admin_listen: chosen_admin.unwrap_or_else(|| admin.to_owned()),
             etcd: sources.read(&ETCD, flags.etcd.as_deref())?.unwrap_or_default(),
             etcd_access: EtcdAccess::read(sources),
             cluster: sources
