@@ -151,6 +151,18 @@ async fn what_keeps_from_connecting_is_told_as_what_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_speaks_http_must_be_allowed_to() {
+    let cluster = server().await;
+    let base = cluster.base(0).unwrap();
+    let model = format!("{}/library/m", plain_server());
+    let (code, _, err) = said(&mut caravan(&base, &["pull", &model]));
+    assert_eq!(code, Some(1));
+    assert!(err.contains("Error: pull model manifest: GET https://127.0.0.1:"), "{err}");
+    assert!(err.contains(": the registry speaks http, which must be allowed: --insecure"), "{err}");
+    cluster.check_logs(&[]).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_create_that_cannot_be_is_refused_before_anything_is_read() {
     let cluster = server().await;
     let base = cluster.base(0).unwrap();

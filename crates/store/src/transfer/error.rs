@@ -38,6 +38,11 @@ pub enum Error {
     Mismatch { want: String, got: String },
     #[error("{method} {url}: {reason}")]
     Connection { method: String, url: String, reason: String },
+    /// TLS was tried and something else came back.
+    #[error(
+        "{method} {url}: the registry speaks http, which must be allowed: --insecure on the command line, `insecure` in a request"
+    )]
+    Plain { method: String, url: String },
     /// Told apart from a slow line: nearly nothing came for as long as that.
     #[error("{method} {url}: no answer within {seconds} s")]
     Stalled { method: String, url: String, seconds: u64 },

@@ -3,6 +3,8 @@
 //! Knows nothing of blobs and files.
 
 use std::error::Error as _;
+use std::io;
+use std::iter::successors;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -197,7 +199,21 @@ pub(super) fn location(response: &Response, headers: &[&str]) -> Result<Url, Err
 }
 
 pub(super) fn broken(method: &Method, url: &Url, error: &reqwest::Error) -> Error {
-    Error::Connection { method: method.to_string(), url: plain(url), reason: reason(error) }
+    let (method, url) = (method.to_string(), plain(url));
+    if is_plain(error) {
+        return Error::Plain { method, url };
+    }
+    Error::Connection { method, url, reason: reason(error) }
+}
+
+/// Whether TLS was tried and the answer was none. An I/O error does not call its source what it was made of.
+fn is_plain(error: &reqwest::Error) -> bool {
+    let invalid = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
+    let mut causes = successors(error.source(), |&cause| match cause.downcast_ref::<io::Error>() {
+        Some(cause) => cause.get_ref().map(|inner| inner as _),
+        None => cause.source(),
+    });
+    causes.any(|cause| cause.downcast_ref() == Some(&invalid))
 }
 
 pub(super) fn stalled(method: &Method, url: &Url, limit: std::time::Duration) -> Error {
