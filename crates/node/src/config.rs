@@ -81,8 +81,24 @@ impl<T> Setting<T> {
     }
 
     fn error(&self, key: impl Into<String>, value: &str, source_name: Source) -> Error {
-        Error::Value { key: key.into(), bound: self.bound, value: value.to_owned(), source_name }
+        Error::Value { key: key.into(), bound: self.bound, value: masked(value), source_name }
     }
+}
+
+/// Without the secrets that a URL may have before its host: the value is printed and logged.
+fn masked(value: &str) -> String {
+    let mut parts = value.split("://");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        // Several URLs are separated by commas.
+        let end = part.find(',').unwrap_or(part.len());
+        let (mask, rest) = match part[..end].rfind('@') {
+            Some(at) => ("***", &part[at..]),
+            None => ("", part),
+        };
+        text.extend(["://", mask, rest]);
+    }
+    text
 }
 
 // === impl Sources ===
@@ -112,7 +128,7 @@ impl Sources {
             match parse(value) {
                 Some(value) => return Ok(Some(value)),
                 None if is_ollama => {
-                    tracing::warn!(variable, value, "passed over: must be {}", setting.bound);
+                    tracing::warn!(variable, value = masked(value), "passed over: must be {}", setting.bound);
                 }
                 None => return Err(setting.error(variable, value, Source::Environment)),
             }
@@ -226,6 +242,19 @@ mod tests {
             told(with_file(environment(&[]), "threads = 65"), None),
             "`threads` must be a number from 1 to 64, got \"65\" (file `/etc/caravan.toml`)"
         );
+    }
+
+    #[test]
+    fn a_bad_value_is_told_without_its_secrets() {
+        for (value, told) in [
+            ("s3://me:hush@models/x", "s3://***@models/x"),
+            ("http://a, http://me:hu/sh@b,http://c@d", "http://a, http://***@b,http://***@d"),
+            ("me@home", "me@home"),
+            ("s3://", "s3://"),
+        ] {
+            let error = environment(&[]).read(&QUEUE, Some(value)).unwrap_err().to_string();
+            assert_eq!(error, format!("`--max-queue` must be a number, got {told:?} (command line)"));
+        }
     }
 
     #[test]
