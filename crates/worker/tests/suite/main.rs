@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests may, and their helpers are tests too")]
 
 mod answers;
+mod bucket;
 mod converts;
 mod drains;
 mod files;
