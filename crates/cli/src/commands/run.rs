@@ -187,13 +187,21 @@ fn prompt(words: &[String]) -> Result<(String, bool)> {
             piped.len() as u64 <= MAX_PROMPT_BYTES,
             "the prompt on standard input must have at most {MAX_PROMPT_BYTES} bytes"
         );
-        // What is no UTF-8 is replaced, as Go's JSON does it.
-        let piped = String::from_utf8_lossy(&piped).into_owned();
-        parts.extend(Some(piped).filter(|text| !text.is_empty()));
+        parts.extend(Some(replaced(&piped)).filter(|text| !text.is_empty()));
     }
     parts.extend(words.iter().cloned());
     let interactive = words.is_empty() && stdin().is_terminal() && stdout().is_terminal();
     Ok((parts.join(" "), interactive))
+}
+
+/// As Go writes bytes that are no UTF-8 into JSON: a sign of its own stands for each of them.
+fn replaced(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text += chunk.valid();
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    text
 }
 
 async fn generate(client: &Client, wishes: &Wishes, prompt: String, answer: &mut Answer) -> Result<()> {
@@ -273,6 +281,12 @@ mod tests {
         ] {
             assert_eq!(suited(Wishes::default(), shown.clone()).takes_files, takes_files, "{shown}");
         }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_replaced_one_by_one() {
+        assert_eq!(replaced("a模".as_bytes()), "a模");
+        assert_eq!(replaced(b"a\xffb\xe6\xa8c\xe6"), "a\u{fffd}b\u{fffd}\u{fffd}c\u{fffd}");
     }
 
     #[test]
