@@ -23,6 +23,7 @@ use crate::{
         list,
         show::{Shown, overview},
     },
+    output::told,
 };
 
 /// A refusal with one of these is about this question only; the conversation goes on.
@@ -148,7 +149,7 @@ impl Conversation<'_> {
                 Ok(())
             }
             Err(error) => {
-                println!("error: {error:#}");
+                println!("error: {}", told(&error));
                 Ok(())
             }
         }
@@ -176,7 +177,7 @@ impl Conversation<'_> {
             Err(error) if error.to_string().contains("invalid model name") => {
                 println!("error: The model name '{model}' is invalid");
             }
-            Err(error) => println!("error: {error:#}"),
+            Err(error) => println!("error: {}", told(&error)),
         }
         Ok(())
     }
@@ -248,7 +249,7 @@ impl Conversation<'_> {
         let Attached { text, images } = match self.wishes.attach(text.to_owned()) {
             Ok(attached) => attached,
             Err(error) => {
-                println!("error: {error:#}");
+                println!("error: {}", told(&error));
                 return Ok(());
             }
         };

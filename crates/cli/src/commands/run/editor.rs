@@ -28,7 +28,7 @@ use rustyline::{
 };
 
 use super::history::{History, MAX_ENTRIES};
-use crate::output::remark;
+use crate::output::{remark, told};
 
 pub const PROMPT: &str = ">>> ";
 const CONTINUATION: &str = "... ";
@@ -79,7 +79,7 @@ impl LineEditor {
             );
         }
         let history = History::default_path().map(History::read).transpose().unwrap_or_else(|error| {
-            remark(format_args!("Warning: {error:#}"));
+            remark(format_args!("Warning: {}", told(&error)));
             None
         });
         for entry in history.iter().flat_map(History::entries) {
@@ -115,7 +115,7 @@ impl LineEditor {
             match self.editor.readline_with_initial(prompt, (&begin, "")) {
                 Ok(line) if self.keys.wants_editor.swap(false, Ordering::Relaxed) => {
                     begin = edit(&self.external, &line).unwrap_or_else(|error| {
-                        remark(format_args!("Error: {error:#}"));
+                        remark(format_args!("Error: {}", told(&error)));
                         line
                     });
                 }
@@ -142,7 +142,7 @@ impl LineEditor {
         }
         if let Some(Err(error)) = self.history.as_mut().map(|history| history.add(text)) {
             // Said once: a conversation does not end because of it.
-            remark(format_args!("Warning: {error:#}"));
+            remark(format_args!("Warning: {}", told(&error)));
             self.history = None;
         }
         Ok(())
