@@ -6,6 +6,8 @@
 #[path = "../tests/checkpoints/encoder.rs"]
 #[expect(dead_code, reason = "the tests use what this does not")]
 mod encoder;
+#[path = "../tests/checkpoints/experts.rs"]
+mod experts;
 #[path = "../tests/checkpoints/fixture.rs"]
 #[expect(dead_code, reason = "the tests use what this does not")]
 mod fixture;
@@ -37,11 +39,11 @@ fn main() {
     let decoders = reference::decoders().into_iter();
     let checkpoints = decoders.map(|decoder| (decoder.model_type, decoder.checkpoint()));
     let others = [("phi3", phi::checkpoints().1), ("bert", encoder::bert())];
-    for (name, checkpoint) in checkpoints.chain(others) {
+    for (name, checkpoint) in checkpoints.chain(others).chain(experts::mixtures()) {
         let made = checkpoint.convert(Some(Quantization::F32)).unwrap();
         fs::copy(made.folder.path().join("made.gguf"), small.join(format!("{name}.gguf"))).unwrap();
         // The others' modules have other names.
-        if name != "bert" && name != "phi3" {
+        if !["bert", "phi3", "mixtral", "qwen3moe"].contains(&name) {
             let adapter = lora::Lora::of(&checkpoint).peft().convert(&made).unwrap();
             fs::copy(adapter.folder.path().join("made.gguf"), adapters.join(format!("{name}.gguf"))).unwrap();
         }

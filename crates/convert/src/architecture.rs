@@ -3,6 +3,7 @@
 mod bert;
 mod decoder;
 mod gemma;
+mod mixture;
 mod rope;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,9 @@ pub(super) struct Sizes {
     pub vocab: u64,
     pub positions: u64,
     pub types: u64,
+    /// Of a mixture; 0 = it is none.
+    pub experts: u64,
+    pub expert_inner: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +62,8 @@ pub(super) enum Size {
     Vocab,
     Positions,
     Types,
+    Experts,
+    ExpertInner,
 }
 
 /// One kind of tensor.
@@ -101,6 +107,10 @@ pub(super) struct Table {
     /// What is before a block's number in the checkpoint.
     pub blocks: &'static str,
     pub block: &'static [Row],
+    /// Matrices that each expert of a block has; those of all experts become one tensor.
+    pub experts: &'static [Row],
+    /// What is before an expert's number in the checkpoint.
+    pub before_expert: &'static str,
     /// Of what begins so, nothing is kept.
     pub ignored: &'static [&'static str],
 }
@@ -128,6 +138,8 @@ impl Sizes {
             Size::Vocab => self.vocab,
             Size::Positions => self.positions,
             Size::Types => self.types,
+            Size::Experts => self.experts,
+            Size::ExpertInner => self.expert_inner,
         }
     }
 }
@@ -148,7 +160,7 @@ impl Table {
             checkpoint.tensors.iter().map(|(name, stored)| (name.as_str(), stored)).collect();
         let mut planned = Vec::with_capacity(left.len());
         let block = fp8::block(checkpoint)?;
-        let mut take = |name: String, gguf: String, row: &Row| -> Result<(), Error> {
+        let mut take = |name: String, gguf: String, row: &Row| -> Result<Option<Planned>, Error> {
             match left.remove(name.as_str()) {
                 Some(stored) if stored.is_fp8 => {
                     let scales =
@@ -156,23 +168,34 @@ impl Table {
                     let data = Data::Fp8(Fp8::new(&name, stored, scales, block)?);
                     // As precise as they are, and with room for their scales.
                     let stored = Stored { kind: TensorType::BF16, ..stored.clone() };
-                    planned.push(Planned { data, ..plan(&name, gguf, row, &stored, sizes)? });
+                    Ok(Some(Planned { data, ..plan(&name, gguf, row, &stored, sizes)? }))
                 }
-                Some(stored) => planned.push(plan(&name, gguf, row, stored, sizes)?),
-                None if row.need == Need::May => {}
-                None => return Err(Error::tensor(&name, "is missing")),
+                Some(stored) => plan(&name, gguf, row, stored, sizes).map(Some),
+                None if row.need == Need::May => Ok(None),
+                None => Err(Error::tensor(&name, "is missing")),
             }
-            Ok(())
         };
         for row in self.whole {
             // The head stands beside the model, the rest is in it.
             let prefix = if row.name.starts_with("lm_head") { "" } else { prefix };
-            take(format!("{prefix}{}", row.name), row.gguf.to_owned(), row)?;
+            planned.extend(take(format!("{prefix}{}", row.name), row.gguf.to_owned(), row)?);
         }
         for block in 0..sizes.blocks {
             for row in self.block {
                 let name = format!("{prefix}{}{block}.{}", self.blocks, row.name);
-                take(name, format!("blk.{block}.{}", row.gguf), row)?;
+                planned.extend(take(name, format!("blk.{block}.{}", row.gguf), row)?);
+            }
+            for row in self.experts {
+                let mut parts = Vec::new();
+                for expert in 0..sizes.experts {
+                    let place = format!("{prefix}{}{block}.{}{expert}", self.blocks, self.before_expert);
+                    parts.extend(take(
+                        format!("{place}.{}", row.name),
+                        format!("blk.{block}.{}", row.gguf),
+                        row,
+                    )?);
+                }
+                planned.extend(join(parts)?);
             }
         }
         let is_ignored = |name: &str| {
@@ -190,6 +213,20 @@ impl Table {
             )),
         }
     }
+}
+
+/// One tensor of those of all experts.
+fn join(parts: Vec<Planned>) -> Result<Option<Planned>, Error> {
+    let Some(first) = parts.first().cloned() else { return Ok(None) };
+    if let Some(other) = parts.iter().find(|part| part.kind != first.kind) {
+        let problem =
+            format!("has experts of {} and of {}, they must be of one type", first.kind, other.kind);
+        return Err(Error::tensor(&first.name, problem));
+    }
+    let (rows, mut shape) = (first.rows(), first.shape.clone());
+    shape.push(parts.len() as u64);
+    let parts = parts.into_iter().map(|part| part.data).collect();
+    Ok(Some(Planned { shape, data: Data::Joined { parts, rows }, ..first }))
 }
 
 fn plan(name: &str, gguf: String, row: &Row, stored: &Stored, sizes: &Sizes) -> Result<Planned, Error> {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use engine::quantize::{Mix, Outline, is_plain};
 use gguf::{Quantization, TensorType, Value};
 
-use crate::plan::{Data, Plan, Planned};
+use crate::plan::{Plan, Planned};
 use crate::{Error, adapter, checkpoint, shards, write};
 
 /// What version 2 of ggml's block layouts is called in a file.
@@ -65,7 +65,7 @@ pub fn convert(
     let mut plan = if is_checkpoint { checkpoint::read(&job.files)? } else { shards::read(&job.files)? };
     let from = main_type(&plan);
     // What has eight bits is not made larger unasked.
-    let has_eight_bits = plan.tensors.iter().any(|tensor| matches!(tensor.data, Data::Fp8(_)));
+    let has_eight_bits = plan.tensors.iter().any(|tensor| tensor.data.has_eight_bits());
     let usual = if has_eight_bits { Quantization::Q8_0 } else { Quantization::F16 };
     let quantization = job.quantization.or(is_checkpoint.then_some(usual));
     let types = match quantization {

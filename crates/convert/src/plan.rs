@@ -31,6 +31,11 @@ pub(crate) enum Data {
     Stored(Span),
     /// Stored in eight bits; the tensor's kind is what they become first.
     Fp8(Fp8),
+    /// Parts of so many rows each, one after the other.
+    Joined {
+        parts: Vec<Data>,
+        rows: u64,
+    },
     /// Computed, and small.
     Values(Vec<f32>),
 }
@@ -63,6 +68,18 @@ impl Plan {
     pub fn replace(&mut self, key: &str, value: impl Into<Value>) {
         self.metadata.retain(|(known, _)| known != key);
         self.put(key, value);
+    }
+}
+
+// === impl Data ===
+
+impl Data {
+    pub fn has_eight_bits(&self) -> bool {
+        match self {
+            Data::Fp8(_) => true,
+            Data::Joined { parts, .. } => parts.iter().any(Data::has_eight_bits),
+            Data::Stored(_) | Data::Values(_) => false,
+        }
     }
 }
 

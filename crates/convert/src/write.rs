@@ -8,6 +8,7 @@ use gguf::{TensorType, Writer};
 
 use crate::Error;
 use crate::plan::{Change, Data, Plan, Planned};
+use crate::source::Span;
 
 /// Numbers that a thread takes at once: as floats, some megabytes.
 const PIECE: u64 = 1 << 20;
@@ -118,22 +119,14 @@ impl Piece {
     fn make(&self, tensor: &Planned, kind: TensorType) -> Result<Vec<u8>, Error> {
         if !is_plain(tensor.kind) {
             // Quantized already, and only ever copied.
-            return self.read(tensor);
+            let Data::Stored(span) = &tensor.data else {
+                return Err(Error::tensor(&tensor.name, "has no bytes in a file"));
+            };
+            return self.read(tensor, span);
         }
         let count = (self.rows * Piece::cols(tensor)) as usize;
         let mut values = Vec::with_capacity(count);
-        match &tensor.data {
-            Data::Stored(_) => {
-                let bytes = self.read(tensor)?;
-                widen(tensor.kind, &bytes, &mut values).ok_or_else(|| {
-                    Error::tensor(&tensor.name, format!("cannot be read as {}", tensor.kind))
-                })?;
-            }
-            Data::Fp8(fp8) => fp8.rows(self.first, self.rows, &mut values)?,
-            Data::Values(all) => {
-                values.extend_from_slice(&all[self.first as usize * Piece::cols(tensor) as usize..][..count])
-            }
-        }
+        self.numbers(tensor, &tensor.data, &mut values)?;
         if tensor.is_transposed {
             values = transpose(&values, self.rows as usize);
         }
@@ -150,10 +143,33 @@ impl Piece {
         Ok(made)
     }
 
-    fn read(&self, tensor: &Planned) -> Result<Vec<u8>, Error> {
-        let Data::Stored(span) = &tensor.data else {
-            return Err(Error::tensor(&tensor.name, "has no bytes in a file"));
-        };
+    /// Adds the rows of `data`, which is the tensor's or a part of it.
+    fn numbers(&self, tensor: &Planned, data: &Data, values: &mut Vec<f32>) -> Result<(), Error> {
+        match data {
+            Data::Stored(span) => {
+                let bytes = self.read(tensor, span)?;
+                let wrong = || Error::tensor(&tensor.name, format!("cannot be read as {}", tensor.kind));
+                widen(tensor.kind, &bytes, values).ok_or_else(wrong)?;
+            }
+            Data::Fp8(fp8) => fp8.rows(self.first, self.rows, values)?,
+            Data::Joined { parts, rows } => {
+                let (mut at, end) = (self.first, self.first + self.rows);
+                while at < end {
+                    let (part, first) = (at / rows, at % rows);
+                    let piece = Piece { first, rows: (rows - first).min(end - at) };
+                    piece.numbers(tensor, &parts[part as usize], values)?;
+                    at += piece.rows;
+                }
+            }
+            Data::Values(all) => {
+                let cols = Piece::cols(tensor);
+                values.extend_from_slice(&all[(self.first * cols) as usize..][..(self.rows * cols) as usize]);
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&self, tensor: &Planned, span: &Span) -> Result<Vec<u8>, Error> {
         let mut bytes = vec![0; self.bytes(tensor, self.rows) as usize];
         span.read(self.bytes(tensor, self.first), &mut bytes)?;
         Ok(bytes)

@@ -34,6 +34,8 @@ const TABLE: Table = Table {
         must("output.LayerNorm.weight", "layer_output_norm.weight", &[Width]),
         must("output.LayerNorm.bias", "layer_output_norm.bias", &[Width]),
     ],
+    experts: &[],
+    before_expert: "",
     // The table of positions counts to 512, and the pooler was only trained to compare sentences.
     ignored: &["embeddings.position_ids", "pooler.", "cls."],
 };
@@ -64,6 +66,8 @@ pub(super) fn read(checkpoint: &Checkpoint<'_>) -> Result<Model, Error> {
         vocab: config.expect_count("vocab_size")?,
         positions: config.expect_count("max_position_embeddings")?,
         types: config.count("type_vocab_size")?.unwrap_or(2),
+        experts: 0,
+        expert_inner: 0,
     };
     let prefix = if checkpoint.tensors.keys().any(|name| name.starts_with("bert.")) { "bert." } else { "" };
     let tensors = TABLE.tensors(checkpoint, prefix, &sizes)?;

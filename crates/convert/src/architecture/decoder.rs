@@ -2,12 +2,13 @@
 
 use gguf::Value;
 
+use super::mixture::{self, MIXTRAL, Mixture, QWEN3};
 use super::{How, Model, Need, Row, Size, Sizes, Table, gemma, may, must, rope};
 use crate::Error;
 use crate::checkpoint::{Checkpoint, Entries};
 use crate::json::Json;
 
-use Size::{Head, Inner, Keys, Queries, QueriesKeysValues, TwiceInner, Vocab, Width};
+use Size::{Experts, Head, Inner, Keys, Queries, QueriesKeysValues, TwiceInner, Vocab, Width};
 
 /// Architectures that differ in tables and defaults only.
 struct Family {
@@ -18,6 +19,7 @@ struct Family {
     /// With a head of its own.
     untied: &'static [Row],
     block: &'static [Row],
+    mixture: Option<Mixture>,
     activation: &'static str,
     /// Where config.json says it; the first that is there counts.
     activation_keys: &'static [&'static str],
@@ -88,6 +90,7 @@ const LLAMA: Family = Family {
         UP,
         DOWN,
     ],
+    mixture: None,
     activation: "silu",
     activation_keys: &["hidden_act"],
     is_tied: false,
@@ -123,7 +126,7 @@ const GEMMA: Family = Family {
     ..LLAMA
 };
 
-const FAMILIES: [Family; 7] = [
+const FAMILIES: [Family; 9] = [
     LLAMA,
     Family {
         classes: &["Qwen2ForCausalLM"],
@@ -150,6 +153,40 @@ const FAMILIES: [Family; 7] = [
         ],
         defaults: Defaults { head: Some(128), ..NONE },
         keys: |_, _| Ok(Vec::new()),
+        ..LLAMA
+    },
+    Family {
+        classes: &["MixtralForCausalLM"],
+        block: &[
+            BEFORE,
+            interleaved(Q),
+            interleaved(K),
+            V,
+            O,
+            BETWEEN,
+            must("block_sparse_moe.gate.weight", "ffn_gate_inp.weight", &[Experts, Width]),
+        ],
+        mixture: Some(MIXTRAL),
+        rope_base: 1_000_000.0,
+        epsilon: 1e-5,
+        ..LLAMA
+    },
+    Family {
+        classes: &["Qwen3MoeForCausalLM"],
+        architecture: "qwen3moe",
+        block: &[
+            BEFORE,
+            Q,
+            K,
+            V,
+            O,
+            must("self_attn.q_norm.weight", "attn_q_norm.weight", &[Head]),
+            must("self_attn.k_norm.weight", "attn_k_norm.weight", &[Head]),
+            BETWEEN,
+            must("mlp.gate.weight", "ffn_gate_inp.weight", &[Experts, Width]),
+        ],
+        mixture: Some(QWEN3),
+        keys: mixture::qwen3_keys,
         ..LLAMA
     },
     Family {
@@ -239,7 +276,10 @@ pub(super) fn read(checkpoint: &Checkpoint<'_>, class: &str) -> Result<Model, Er
     // The root says it, also where the text has a config of its own.
     let tied = checkpoint.config.flag("tie_word_embeddings")?.or(config.flag("tie_word_embeddings")?);
     let whole = if tied.unwrap_or(family.is_tied) { family.tied } else { family.untied };
-    let table = Table { whole, blocks: "layers.", block: family.block, ignored: &IGNORED };
+    let (experts, before_expert) =
+        family.mixture.as_ref().map_or((&[] as &[Row], ""), |mixture| (mixture.rows, mixture.before_expert));
+    let table =
+        Table { whole, blocks: "layers.", block: family.block, experts, before_expert, ignored: &IGNORED };
     let mut tensors = table.tensors(checkpoint, &prefix, &sizes)?;
     let mut keys = family.keys(config, &sizes)?;
     let rope = match family.has_long_rope {
@@ -301,6 +341,11 @@ impl Family {
             vocab: or("vocab_size", rows)?,
             positions: or("max_position_embeddings", self.defaults.positions)?,
             types: 0,
+            experts: self.mixture.as_ref().map_or(Ok(0), |mixture| config.expect_count(mixture.count_key))?,
+            expert_inner: match &self.mixture {
+                Some(mixture) => config.expect_count(mixture.inner_key)?,
+                None => 0,
+            },
         })
     }
 
@@ -327,6 +372,15 @@ impl Family {
             ("attention.value_length".to_owned(), count(sizes.head)),
             ("vocab_size".to_owned(), count(sizes.vocab)),
         ];
+        if self.mixture.is_some() {
+            let used = config.expect_count("num_experts_per_tok")?;
+            if used > sizes.experts {
+                let problem = format!("must be at most the number of experts, {}, got {used}", sizes.experts);
+                return Err(config.wrong("num_experts_per_tok", &problem));
+            }
+            keys.push(("expert_count".to_owned(), count(sizes.experts)));
+            keys.push(("expert_used_count".to_owned(), count(used)));
+        }
         let epsilon = config.float("rms_norm_eps")?.unwrap_or(self.epsilon);
         keys.push(("attention.layer_norm_rms_epsilon".to_owned(), epsilon.into()));
         keys.extend((self.keys)(config, sizes)?);

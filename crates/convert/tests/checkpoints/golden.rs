@@ -7,6 +7,7 @@ use gguf::Quantization;
 use serde::Deserialize;
 
 use crate::encoder::bert;
+use crate::experts::mixtures;
 use crate::lora::Lora;
 use crate::phi;
 use crate::reference::decoders;
@@ -41,7 +42,7 @@ fn furthest<'a>(found: impl Iterator<Item = &'a f32>, expected: &[f32]) -> f32 {
 fn every_decoder_computes_what_llama_cpp_computes_with_its_file() {
     let golden = golden();
     let checkpoints = decoders().into_iter().map(|decoder| (decoder.model_type, decoder.checkpoint()));
-    let checkpoints: Vec<_> = checkpoints.chain([("phi3", phi::checkpoints().1)]).collect();
+    let checkpoints: Vec<_> = checkpoints.chain([("phi3", phi::checkpoints().1)]).chain(mixtures()).collect();
     assert_eq!(golden.logits.len(), checkpoints.len());
     for (name, checkpoint) in checkpoints {
         let made = checkpoint.convert(Some(Quantization::F32)).unwrap();

@@ -6,6 +6,7 @@
 mod adapters;
 mod eight_bits;
 mod encoder;
+mod experts;
 mod fixture;
 mod ggufs;
 mod golden;

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::encoder::bert;
+use crate::experts::mixtures;
 use crate::fixture::{Checkpoint, WIDTH, random};
 use crate::lora::Lora;
 use crate::phi;
@@ -281,7 +282,8 @@ fn spoil(json: &mut Value, place: prop::sample::Index, junk: Value) {
 /// One checkpoint of each kind.
 fn kinds() -> Vec<Checkpoint> {
     let decoders = decoders().into_iter().map(|decoder| decoder.checkpoint());
-    decoders.chain([phi::checkpoints().1, bert()]).collect()
+    let mixtures = mixtures().into_iter().map(|(_, checkpoint)| checkpoint);
+    decoders.chain(mixtures).chain([phi::checkpoints().1, bert()]).collect()
 }
 
 fn junk() -> impl Strategy<Value = Value> {
