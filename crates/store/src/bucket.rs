@@ -21,7 +21,6 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use crate::cache::{BlobFile, Cache};
-use crate::directory::Sweep;
 use crate::home::{Entry, Header, Home, MAX_MANIFEST, Place, Section, Sent, Stamp};
 use crate::transfer::download::Download;
 use crate::transfer::downloads::Downloads;
@@ -316,10 +315,7 @@ impl Home for Bucket {
     }
 
     fn sweep(&self, grace: Duration, is_used: &dyn Fn(&Digest) -> bool) -> Result<Pruned> {
-        let mut sweep = Sweep::new(grace);
-        // What is whole there is the cache, which has a bound of its own.
-        sweep.blobs(self.cache.blobs(), &|_| true)?;
-        let mut pruned = sweep.pruned;
+        let mut pruned = self.cache.sweep(grace)?;
         let is_old = |meta: &ObjectMeta| age(meta) > grace;
         for blob in self.requests.list(&self.keys.blobs())?.iter().filter(|blob| is_old(blob)) {
             let Some(digest) = keys::digest(&blob.location).filter(|digest| !is_used(digest)) else {

@@ -6,12 +6,14 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use crate::directory::{children, read_bounded, touch};
+use crate::directory::{Sweep, children, is_same, read_bounded, touch};
 use crate::transfer::parts::PARTIAL;
-use crate::{Digest, Error, Result, durable};
+use crate::{Digest, Error, Pruned, Result, durable};
 
+/// An upload that takes longer has stopped.
+const TEMPORARY_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Held while room is made and taken, which is a matter of milliseconds.
 const LOCK: &str = "lock";
 
@@ -58,10 +60,19 @@ impl BlobFile {
 // === impl Cache ===
 
 impl Cache {
+    /// Opens the folder, and removes what dead processes have begun there and nobody has gone on with.
     pub(crate) fn open(root: PathBuf, bound: u64) -> Result<Cache> {
-        let blobs = root.join("blobs");
-        durable::create_directories(&blobs)?;
-        Ok(Cache { root, blobs, bound })
+        let cache = Cache { blobs: root.join("blobs"), root, bound };
+        durable::create_directories(&cache.blobs)?;
+        cache.sweep(TEMPORARY_GRACE)?;
+        Ok(cache)
+    }
+
+    /// What is whole stays: it goes when room is needed.
+    pub(crate) fn sweep(&self, grace: Duration) -> Result<Pruned> {
+        let mut sweep = Sweep::new(grace);
+        sweep.blobs(&self.blobs, &|_| true)?;
+        Ok(sweep.pruned)
     }
 
     pub(crate) fn blobs(&self) -> &Path {
@@ -78,8 +89,8 @@ impl Cache {
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => unlocked(&path, &error),
         }
-        // It may have been removed between the opening and the lock.
-        if !touch(&path) {
+        // It may have been removed between the opening and the lock, and even filled again.
+        if !is_same(&file, &path) || !touch(&path) {
             return Ok(None);
         }
         Ok(Some(BlobFile { path, _held: Some(file) }))
@@ -183,8 +194,6 @@ fn unlocked(path: &Path, error: &std::io::Error) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// Blobs of 100 bytes, the first one used longest ago.
@@ -245,6 +254,25 @@ mod tests {
         assert!(partial.exists());
         cache.make_room(&Digest::of(b"other"), 101).unwrap();
         assert!(!partial.exists());
+    }
+
+    #[test]
+    fn what_was_begun_and_left_goes_when_the_cache_is_opened() {
+        let (folder, cache, blobs) = cache(0, &["whole"]);
+        let name = |seed: &str, end: &str| format!("{}{end}", Digest::of(seed.as_bytes()).file_name());
+        let old = [name("cut", "-partial"), name("cut", "-partial-0"), ".tmp-upload".to_owned()];
+        let young = [name("young", "-partial"), name("young", "-partial-0"), ".tmp-other".to_owned()];
+        for file in old.iter().chain(&young) {
+            fs::write(cache.blobs.join(file), "half").unwrap();
+        }
+        let time = SystemTime::now() - Duration::from_secs(25 * 60 * 60);
+        for file in old.iter().chain([&blobs[0].file_name()]) {
+            File::open(cache.blobs.join(file)).unwrap().set_modified(time).unwrap();
+        }
+        let cache = Cache::open(folder.path().to_owned(), 0).unwrap();
+        assert!(old.iter().all(|file| !cache.blobs.join(file).exists()));
+        assert!(young.iter().all(|file| cache.blobs.join(file).exists()));
+        assert!(is_there(&cache, &blobs[0]));
     }
 
     #[test]

@@ -263,6 +263,19 @@ pub(crate) fn touch(path: &Path) -> bool {
     true
 }
 
+/// Whether a path still leads to the file that was opened by it.
+#[cfg(unix)]
+pub(crate) fn is_same(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let (Ok(open), Ok(named)) = (file.metadata(), fs::metadata(path)) else { return false };
+    (open.dev(), open.ino()) == (named.dev(), named.ino())
+}
+
+#[cfg(not(unix))]
+pub(crate) fn is_same(_: &File, path: &Path) -> bool {
+    path.exists()
+}
+
 /// Exactly the bytes of a range, or an error at the end; the file is opened when it is first read.
 pub(crate) fn section(path: PathBuf, range: Range<u64>) -> Section {
     let length = range.end.saturating_sub(range.start);

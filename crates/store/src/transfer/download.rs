@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::parts::{Files, plan};
 use super::{Error, Tuning};
 use crate::cache::Cache;
-use crate::directory::touch;
+use crate::directory::{is_same, touch};
 use crate::{Digest, Result, durable};
 
 pub(crate) use super::parts::Part;
@@ -292,18 +292,6 @@ fn claim_file(files: &Files) -> Result<Claim> {
     }
     // The holder before us may have given the file its name while we waited for the lock.
     if is_same(&file, partial) { Ok(Claim::Ours(file)) } else { Ok(theirs()) }
-}
-
-#[cfg(unix)]
-fn is_same(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let (Ok(open), Ok(named)) = (file.metadata(), std::fs::metadata(path)) else { return false };
-    (open.dev(), open.ino()) == (named.dev(), named.ino())
-}
-
-#[cfg(not(unix))]
-fn is_same(_: &File, path: &Path) -> bool {
-    path.exists()
 }
 
 /// The parts that can be gone on with, and a partial file of the right length.
