@@ -292,6 +292,18 @@ async fn a_load_without_progress_is_not_waited_for_for_ever() {
 }
 
 #[tokio::test]
+async fn a_load_that_says_the_same_again_and_again_makes_no_progress() {
+    let mut setup = Setup::default();
+    setup.config.load_timeout = Duration::from_millis(300);
+    let site = Site::with(setup).await;
+    site.loader.loads.close();
+    let load = site.load_stream(load_request("model")).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(30), ready(load)).await;
+    site.loader.loads.open();
+    assert_eq!(ended.expect("it was waited for").unwrap_err().code, Code::Timeout);
+}
+
+#[tokio::test]
 async fn a_load_that_makes_no_sense_is_refused() {
     let site = Site::new().await;
     let error = site.load(load_request("")).await.unwrap_err();
