@@ -160,6 +160,12 @@ fn without_a_server_every_command_says_how_to_start_one() {
     let said = caravan(&nobody(), &["list"], "");
     assert_eq!(said.code, Some(1));
     assert!(said.err.contains("could not connect") && said.err.contains("caravan serve"), "{}", said.err);
+    for host in
+        ["http://me:secret@127.0.0.1:9", "https://me:secret@127.0.0.1:9", "http://me:secret@127.0.0.1:x"]
+    {
+        let said = caravan(host, &["list"], "");
+        assert!(said.code == Some(1) && !said.err.contains("secret"), "{}", said.err);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -58,6 +58,15 @@ async fn keys_are_read_again_and_never_logged() {
     assert_eq!(status(&base, &format!("/k/{SECRET}/api/tags"), "none").await, 200);
     assert_eq!(status(&base, &format!("/k/{SECRET}/nothing"), "none").await, 404);
 
+    let listed = |secret: &str| {
+        let host = base.replace("http://", &format!("http://anybody:{secret}@"));
+        let mut list = Command::new(binary().unwrap());
+        tokio::task::block_in_place(|| list.arg("list").env("OLLAMA_HOST", host).output()).unwrap()
+    };
+    assert!(listed(SECRET).status.success());
+    let refused = listed("wrong-key");
+    assert!(!refused.status.success() && !String::from_utf8_lossy(&refused.stderr).contains("wrong-key"));
+
     // A new file in the place of the old one, as an orchestrator changes a mounted secret.
     let next = folder.path().join("next");
     std::fs::write(

@@ -22,7 +22,10 @@ const MAX_LINE_BYTES: usize = 8 << 20;
 /// Speaks to one server.
 pub struct Client {
     http: reqwest::Client,
+    /// With user and password, which leave it as basic authorization.
     base: String,
+    /// The same for people.
+    address: String,
 }
 
 /// What the server answered instead of the wished for: its status and its `error` text.
@@ -67,7 +70,7 @@ impl Client {
             http = http.default_headers(HeaderMap::from_iter([(AUTHORIZATION, value)]));
         }
         let http = http.build().context("set up the HTTP client")?;
-        Ok(Client { http, base: host.client_url() })
+        Ok(Client { http, base: host.secret_client_url(), address: host.client_url() })
     }
 
     /// Checks that somebody listens, so that every command fails with one and the same advice.
@@ -78,12 +81,15 @@ impl Client {
             Err(error) if is_refused(&error) => bail!(
                 "could not connect to {0} server, run '{0} serve' to start it (nobody answers at {1})",
                 program(),
-                self.base
+                self.address
             ),
             Err(error) if wants_http(&error) => {
-                bail!("the server at {} speaks http, set OLLAMA_HOST to an address that begins so", self.base)
+                bail!(
+                    "the server at {} speaks http, set OLLAMA_HOST to an address that begins so",
+                    self.address
+                )
             }
-            Err(error) => Err(error).with_context(|| format!("ask {}", self.base)),
+            Err(error) => Err(error).with_context(|| format!("ask {}", self.address)),
         }
     }
 

@@ -1,10 +1,11 @@
-//! Every variable that Ollama knows or has known, and what becomes of it here: one row each.
+//! Every variable that Ollama knows or has known, and what becomes of it here, and those of ours that no flag stands for: one
+//! row each.
 //!
 //! README's table is made of these rows, and so are the blocks at the end of a command's help.
 
 use std::fmt::Write;
 
-use node::Sources;
+use node::{Sources, config::conceal};
 
 use self::{Fate::*, Reader::*};
 use crate::output::remark;
@@ -74,6 +75,24 @@ pub const VARIABLES: &[Variable] = &[
     ),
     row("HTTP_PROXY", Server, "", "proxy for requests to http addresses; http_proxy, too"),
     row("NO_PROXY", Server, "", "hosts that are asked without a proxy; no_proxy, too"),
+    row(
+        "CARAVAN_REGISTRY_MIRROR",
+        Server,
+        "",
+        "where pulls go instead: URL for Ollama's registry, HOST=URL for another, separated by commas; names stay, \
+         user:password@ in a URL is sent",
+    ),
+    row("CARAVAN_ETCD_USER", Server, "", "user of etcd; CARAVAN_ETCD_PASSWORD has the password"),
+    row("CARAVAN_ETCD_CA", Server, "", "file of etcd's authority; CARAVAN_ETCD_CERT and _KEY have ours"),
+    row(
+        "CARAVAN_CPU",
+        Server,
+        "",
+        "instructions of the kernels: scalar, neon, avx2, avx-vnni, avx512, avx512-bf16",
+    ),
+    row("CARAVAN_GUESSES", Server, "", "most tokens guessed ahead in a step; changes speed, never text"),
+    row("CARAVAN_LOG", Server, "info", "log level, for each module if need be: info,gateway=debug"),
+    row("CARAVAN_LOG_FORMAT", Server, "text", "text, or json for an object a line"),
     row("CUDA_VISIBLE_DEVICES", Server, "", "the GPUs that there are, by the driver, in a build with CUDA"),
     row("OLLAMA_NOHISTORY", Conversation, "false", "do not keep what was typed in ~/.ollama/history"),
     row("OLLAMA_EDITOR", Conversation, "", "editor that Ctrl + g opens; else VISUAL, EDITOR or vi"),
@@ -136,7 +155,9 @@ pub const VARIABLES: &[Variable] = &[
 pub fn warn(sources: &Sources, reader: Reader) {
     for (name, value, note) in set_and_ignored(sources, reader) {
         match reader {
-            Server => tracing::warn!(variable = name, value, "has no effect: {note}"),
+            Server => {
+                tracing::warn!(variable = name, value = %conceal(value), "has no effect: {note}");
+            }
             _ => remark(format_args!("Warning: {name} has no effect: {note}")),
         }
     }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-pub use parse::{ollama_bool, ollama_duration, one_of, strict_bool, text, uint};
+pub use parse::{conceal, ollama_bool, ollama_duration, one_of, strict_bool, text, uint};
 
 /// `EX_USAGE` of sysexits.h: the command line, the environment or the file is wrong, and a restart will not help.
 pub const EXIT_CODE: u8 = 64;
@@ -81,24 +81,8 @@ impl<T> Setting<T> {
     }
 
     fn error(&self, key: impl Into<String>, value: &str, source_name: Source) -> Error {
-        Error::Value { key: key.into(), bound: self.bound, value: masked(value), source_name }
+        Error::Value { key: key.into(), bound: self.bound, value: conceal(value).into_owned(), source_name }
     }
-}
-
-/// Without the secrets that a URL may have before its host: the value is printed and logged.
-fn masked(value: &str) -> String {
-    let mut parts = value.split("://");
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        // Several URLs are separated by commas.
-        let end = part.find(',').unwrap_or(part.len());
-        let (mask, rest) = match part[..end].rfind('@') {
-            Some(at) => ("***", &part[at..]),
-            None => ("", part),
-        };
-        text.extend(["://", mask, rest]);
-    }
-    text
 }
 
 // === impl Sources ===
@@ -128,7 +112,8 @@ impl Sources {
             match parse(value) {
                 Some(value) => return Ok(Some(value)),
                 None if is_ollama => {
-                    tracing::warn!(variable, value = masked(value), "passed over: must be {}", setting.bound);
+                    let value = conceal(value);
+                    tracing::warn!(variable, %value, "passed over: must be {}", setting.bound);
                 }
                 None => return Err(setting.error(variable, value, Source::Environment)),
             }
@@ -248,13 +233,24 @@ mod tests {
     fn a_bad_value_is_told_without_its_secrets() {
         for (value, told) in [
             ("s3://me:hush@models/x", "s3://***@models/x"),
-            ("http://a, http://me:hu/sh@b,http://c@d", "http://a, http://***@b,http://***@d"),
-            ("me@home", "me@home"),
+            ("http://a, http://me:hu/sh@b,http://c@d", "http://***@d"),
+            ("me@home", "***@home"),
             ("s3://", "s3://"),
         ] {
             let error = environment(&[]).read(&QUEUE, Some(value)).unwrap_err().to_string();
             assert_eq!(error, format!("`--max-queue` must be a number, got {told:?} (command line)"));
         }
+    }
+
+    #[test]
+    fn a_bad_value_is_told_without_the_password_in_it() {
+        let flag = Some("http://me:secret@host");
+        let told = environment(&[]).read(&THREADS, flag).unwrap_err().to_string();
+        assert!(told.contains("got \"http://***@host\"") && !told.contains("secret"), "{told}");
+        let broken =
+            Sources::default().with_file_text("c.toml".into(), "etcd = \"http://me:secret@h", &["etcd"]);
+        let told = broken.unwrap_err().to_string();
+        assert!(told.contains("line 1") && !told.contains("secret"), "{told}");
     }
 
     #[test]

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// `[scheme://][host][:port][/path]`, with Ollama's defaults.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// `[scheme://][user:password@][host][:port][/path]`, with Ollama's defaults. Shown, it has no user and no password.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Host {
     scheme: String,
+    /// As it stands in the URL; empty is nobody.
+    user_info: String,
     /// A name or an address without brackets; empty is every address of this machine.
     name: String,
     port: u16,
@@ -19,7 +21,7 @@ pub struct Host {
 pub struct InvalidPort {
     port: String,
     /// The same host with the default port.
-    pub fallback: Host,
+    pub fallback: Box<Host>,
 }
 
 const DEFAULT_NAME: &str = "127.0.0.1";
@@ -27,7 +29,13 @@ const DEFAULT_PORT: u16 = 11434;
 
 impl Default for Host {
     fn default() -> Host {
-        Host { scheme: "http".into(), name: DEFAULT_NAME.into(), port: DEFAULT_PORT, prefix: String::new() }
+        Host {
+            scheme: "http".into(),
+            user_info: String::new(),
+            name: DEFAULT_NAME.into(),
+            port: DEFAULT_PORT,
+            prefix: String::new(),
+        }
     }
 }
 
@@ -47,9 +55,11 @@ impl Host {
             _ => DEFAULT_PORT,
         };
         let (address, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let (user_info, address) = address.rsplit_once('@').unwrap_or(("", address));
         let (name, port) = split_port(address);
         let host = |port| Host {
             scheme: scheme.to_owned(),
+            user_info: user_info.to_owned(),
             name: name.to_owned(),
             port,
             prefix: prefix.trim_matches('/').to_owned(),
@@ -58,7 +68,9 @@ impl Host {
             None => Ok(host(default_port)),
             Some(Ok(port)) => Ok(host(port)),
             Some(Err(_)) => {
-                Err(InvalidPort { port: port.unwrap_or_default().to_owned(), fallback: host(default_port) })
+                // A password with a slash in it looks like a port.
+                let shown = port.filter(|_| !rest.contains('@') || !user_info.is_empty()).unwrap_or("***");
+                Err(InvalidPort { port: shown.to_owned(), fallback: Box::new(host(default_port)) })
             }
         }
     }
@@ -81,7 +93,7 @@ impl Host {
     pub fn parse_ollama(text: &str) -> Option<Host> {
         Some(Host::parse(text).unwrap_or_else(|error| {
             tracing::warn!(port = error.port, default = error.fallback.port, "invalid port, using default");
-            error.fallback
+            *error.fallback
         }))
     }
 
@@ -92,8 +104,18 @@ impl Host {
     }
 
     /// The address that a client on this machine calls, without a slash at its end: where the server listens on
-    /// every address, that is loopback.
+    /// every address, that is loopback. To be shown.
     pub fn client_url(&self) -> String {
+        self.url_of("")
+    }
+
+    /// The same with user and password. To be called, and to be shown to nobody.
+    pub fn secret_client_url(&self) -> String {
+        let sign = if self.user_info.is_empty() { "" } else { "@" };
+        self.url_of(&format!("{}{sign}", self.user_info))
+    }
+
+    fn url_of(&self, user_info: &str) -> String {
         let name = match self.name.parse::<IpAddr>() {
             Ok(IpAddr::V6(ip)) if ip.is_unspecified() => "::1",
             Ok(IpAddr::V4(ip)) if ip.is_unspecified() => DEFAULT_NAME,
@@ -101,7 +123,13 @@ impl Host {
             _ => &self.name,
         };
         let slash = if self.prefix.is_empty() { "" } else { "/" };
-        format!("{}://{}{slash}{}", self.scheme, join_port(name, self.port), self.prefix)
+        format!("{}://{user_info}{}{slash}{}", self.scheme, join_port(name, self.port), self.prefix)
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -175,6 +203,27 @@ mod tests {
         }
         let error = Host::parse("a:66000").unwrap_err();
         assert_eq!(error.to_string(), "a port must be a number from 0 to 65535, got \"66000\"");
+    }
+
+    #[test]
+    fn user_and_password_are_for_the_server_only() {
+        for (text, shown, called) in [
+            ("http://me:pass@h:1/p", "http://h:1/p", "http://me:pass@h:1/p"),
+            ("me@h", "http://h:11434", "http://me@h:11434"),
+            ("https://me:pa@ss@h", "https://h:443", "https://me:pa@ss@h:443"),
+            ("http://me:pass@[::1]:1", "http://[::1]:1", "http://me:pass@[::1]:1"),
+        ] {
+            let host = Host::parse(text).unwrap();
+            let all = [host.to_string(), format!("{host:?}"), host.client_url()];
+            assert_eq!(all, [shown; 3], "{text}");
+            assert_eq!(host.secret_client_url(), called);
+            assert!(!host.bind_address().contains('@'), "{text}");
+        }
+        for text in ["http://me:secret/pass@h", "me:secret@h:pass"] {
+            let error = Host::parse(text).unwrap_err();
+            let told = format!("{error} {error:?}");
+            assert!(!told.contains("secret"), "{told}");
+        }
     }
 
     #[test]

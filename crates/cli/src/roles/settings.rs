@@ -299,7 +299,8 @@ fn host_and_port(text: &str) -> Option<String> {
     port.parse::<u16>().ok()?;
     // A name is looked up when it is used; brackets must be those of an address.
     let is_address = !host.contains(['[', ']', ':']) || text.to_socket_addrs().is_ok();
-    (!host.is_empty() && is_address).then(|| text.to_owned())
+    // etcd asks for its user in variables of its own; nothing else asks for one.
+    (!host.is_empty() && !host.contains('@') && is_address).then(|| text.to_owned())
 }
 
 fn endpoints(text: &str) -> Option<Vec<String>> {
@@ -452,6 +453,18 @@ mod tests {
             assert!(super::tests::read(Role::Worker, &flags, &told).is_ok());
             assert!(super::tests::read(Role::Gateway, &flags, &[]).is_ok());
         }
+    }
+
+    #[test]
+    fn nobody_is_told_who_we_are_to_a_mirror() {
+        let read = |mirror| read(Role::Serve, &RoleArgs::default(), &[("CARAVAN_REGISTRY_MIRROR", mirror)]);
+        let logged = format!("{:?}", read("hf.co=http://me:hunter2@mirror:5000/x").unwrap());
+        assert!(logged.contains("http://mirror:5000/x/") && !logged.contains("hunter2"), "{logged}");
+        let told = read("hf.co=htp://me:hunter2@mirror").unwrap_err().to_string();
+        assert!(told.contains("got \"hf.co=htp://***@mirror\" (environment)"), "{told}");
+        let flags = RoleArgs { etcd: Some("http://me:hunter2@etcd:2379".to_owned()), ..RoleArgs::default() };
+        let told = super::tests::read(Role::Gateway, &flags, &[]).unwrap_err().to_string();
+        assert!(told.contains("got \"http://***@etcd:2379\""), "{told}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Error, Result, Sources};
+use super::{Error, Result, Sources, conceal};
 
 impl Sources {
     /// Adds the file at `path`. `known` are the names of all settings: a misspelt key is an error, not silence.
@@ -15,7 +15,8 @@ impl Sources {
     pub(super) fn with_file_text(mut self, path: PathBuf, text: &str, known: &[&str]) -> Result<Sources> {
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| Error::Syntax {
             path: path.clone(),
-            message: error.to_string(),
+            // It quotes the line.
+            message: error.to_string().lines().map(conceal).collect::<Vec<_>>().join("\n"),
         })?;
         for (key, value) in table {
             if !known.contains(&key.as_str()) {

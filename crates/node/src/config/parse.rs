@@ -1,4 +1,7 @@
-//! Readers for the kinds of settings that there are. `None` means that the text is none of that kind.
+//! Readers for the kinds of settings that there are. `None` means that the text is none of that kind. And how a setting is
+//! shown to people.
+
+use std::borrow::Cow;
 
 use api::KeepAlive;
 
@@ -34,9 +37,32 @@ pub fn ollama_duration(text: &str) -> Option<KeepAlive> {
     text.parse().ok().or_else(seconds)
 }
 
+/// `text` without the user and the password of any URL in it: settings are told in errors and in the log.
+pub fn conceal(text: &str) -> Cow<'_, str> {
+    // Up to the last sign: a list may hold several of them, and a malformed URL holds the same secret as a whole one.
+    let Some(end) = text.rfind('@') else { return text.into() };
+    let start = text.find("://").map(|at| at + 3).filter(|start| *start <= end).unwrap_or(0);
+    format!("{}***{}", &text[..start], &text[end..]).into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_somebody_is_to_a_server_is_not_told() {
+        for (text, told) in [
+            ("http://me:secret@mirror/x", "http://***@mirror/x"),
+            ("hf.co=https://me:se/cr@et@mirror", "hf.co=https://***@mirror"),
+            ("http://a,http://me:se,cret@b,http://c", "http://***@b,http://c"),
+            ("me:secret@mirror", "***@mirror"),
+            ("me:secret@http://mirror", "***@http://mirror"),
+            ("http://mirror", "http://mirror"),
+            ("", ""),
+        ] {
+            assert_eq!(conceal(text), told, "{text}");
+        }
+    }
 
     #[test]
     fn numbers_have_no_sign() {

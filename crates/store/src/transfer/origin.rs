@@ -1,5 +1,6 @@
 //! Where a name is on the network: which server, over which scheme, under which repository. Pure.
 
+use std::fmt;
 use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
@@ -20,12 +21,12 @@ pub struct Wish {
 }
 
 /// `CARAVAN_REGISTRY_MIRROR`: servers that stand for registries, as `URL` (for Ollama's own) or `HOST=URL`, separated
-/// by commas. Names stay as they are; user and password in a URL are sent as basic authentication.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// by commas. Names stay as they are; user and password in a URL are sent as basic authentication, and shown to nobody.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Mirrors(Vec<(String, Url)>);
 
-/// A registry, and the repository in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A registry, and the repository in it. Not to be shown: it has a password.
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Origin {
     /// Ends in a slash; has no user and password.
     pub(super) base: Url,
@@ -54,6 +55,14 @@ impl Mirrors {
     fn of(&self, host: &str) -> Option<&Url> {
         let (_, url) = self.0.iter().find(|(name, _)| name.eq_ignore_ascii_case(host))?;
         Some(url)
+    }
+}
+
+impl fmt::Debug for Mirrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map()
+            .entries(self.0.iter().map(|(host, url)| (host, anonymous(url.clone()).to_string())))
+            .finish()
     }
 }
 
@@ -105,12 +114,10 @@ impl Origin {
         Origin::at(base, wish)
     }
 
-    fn at(mut base: Url, wish: &Wish) -> Result<Origin, Error> {
+    fn at(base: Url, wish: &Wish) -> Result<Origin, Error> {
         let user = decoded(base.username());
         let basic = (!user.is_empty()).then(|| (user, decoded(base.password().unwrap_or_default())));
-        // Neither can fail: the URL has a host.
-        let _ = base.set_username("");
-        let _ = base.set_password(None);
+        let base = anonymous(base);
         let Name { namespace, model, tag, .. } = &wish.name;
         Ok(Origin { base, basic, repository: format!("{namespace}/{model}"), tag: tag.clone() })
     }
@@ -129,6 +136,14 @@ impl Origin {
     pub(super) fn is_home(&self, url: &Url) -> bool {
         url.origin() == self.base.origin()
     }
+}
+
+/// Without user and password.
+pub(super) fn anonymous(mut url: Url) -> Url {
+    // Neither can fail: the URL has a host.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url
 }
 
 fn decoded(text: &str) -> String {

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::challenge::{Challenge, signed_text};
 use super::key::Key;
-use super::origin::Origin;
+use super::origin::{Origin, anonymous};
 use super::{Config, Error};
 
 /// As many as Go's client follows.
@@ -236,9 +236,10 @@ async fn checked(response: Response) -> Result<Response, Error> {
     Err(Error::Refused { status: status.as_u16(), body: text })
 }
 
-/// Without what a signed address has behind its question mark: it is a secret.
+/// Without what is a secret: what a signed address has behind its question mark, and user and password, which a registry
+/// may put into the address that it sends us to.
 pub(super) fn plain(url: &Url) -> String {
-    let mut url = url.clone();
+    let mut url = anonymous(url.clone());
     url.set_query(None);
     url.to_string()
 }
@@ -249,8 +250,7 @@ fn reason(error: &reqwest::Error) -> String {
     while let Some(source) = cause.source() {
         cause = source;
     }
-    match error.source() {
-        Some(_) => cause.to_string(),
-        None => error.to_string(),
-    }
+    let text = cause.to_string();
+    // What has no cause tells its whole address, secrets included.
+    text.split(" for url (").next().unwrap_or_default().to_owned()
 }
