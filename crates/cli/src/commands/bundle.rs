@@ -7,12 +7,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use api::ollama::{Progress, SaveRequest};
-use futures::{StreamExt, TryStreamExt};
-use reqwest::Method;
+use api::ollama::SaveRequest;
+use futures::TryStreamExt;
+use reqwest::{Body, Method};
 use tokio_util::io::ReaderStream;
 
-use super::progress::Screen;
+use super::progress::{self, Screen};
 use crate::client::Client;
 
 /// Large enough that the system calls do not count, small enough that the bar moves.
@@ -41,18 +41,8 @@ pub async fn save(client: &Client, models: &[String]) -> Result<()> {
 
 pub async fn load(client: &Client) -> Result<()> {
     ensure!(!stdin().is_terminal(), "a file must come on standard input: caravan load < model.tar");
-    let mut screen = Screen::new();
     // As a file: what reads standard input as such could not be stopped before it has read a line.
     let file = File::from(stdin().as_fd().try_clone_to_owned().context("open standard input")?);
     let chunks = ReaderStream::with_capacity(tokio::fs::File::from_std(file), CHUNK_BYTES);
-    let body = reqwest::Body::wrap_stream(chunks);
-    let mut lines = std::pin::pin!(client.stream_of::<Progress>("/api/load", body).await?);
-    let mut last = String::new();
-    while let Some(line) = lines.next().await {
-        let line = line?;
-        screen.show(&line);
-        last = line.status;
-    }
-    ensure!(last == "success", "the server ended the answer before it was done, after {last:?}");
-    Ok(())
+    progress::follow_upload(client, "/api/load", Body::wrap_stream(chunks), &mut Screen::new()).await
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use api::ollama::Progress;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use reqwest::Body;
 use serde::Serialize;
 
 use crate::{client::Client, format, output::remark};
@@ -22,7 +23,16 @@ const BAR_DONE: &str = "{msg}: {percent:>3}% ▕{wide_bar}▏ {total}";
 
 /// Posts, shows the lines of the answer, and fails unless they end in `success`.
 pub async fn follow(client: &Client, path: &str, body: &impl Serialize, screen: &mut Screen) -> Result<()> {
-    let mut lines = std::pin::pin!(client.stream::<Progress, _>(path, body).await?);
+    show(client.stream(path, body).await?, screen).await
+}
+
+/// The same with a body of any kind.
+pub async fn follow_upload(client: &Client, path: &str, body: Body, screen: &mut Screen) -> Result<()> {
+    show(client.stream_of(path, body).await?, screen).await
+}
+
+async fn show(lines: impl Stream<Item = Result<Progress>>, screen: &mut Screen) -> Result<()> {
+    let mut lines = std::pin::pin!(lines);
     let mut last = String::new();
     while let Some(line) = lines.next().await {
         let line = line?;
