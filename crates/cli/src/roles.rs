@@ -80,6 +80,7 @@ pub fn run(role: Role, settings: Settings) -> Result<()> {
 async fn live(role: Role, settings: Settings) -> Result<()> {
     tracing::info!(?settings, "configuration");
     settings.storage.tell();
+    node::http::raise_handles();
     let shutdown = Shutdown::default();
     shutdown.obey_signals().context("listen to signals")?;
     let listener = bind(&settings.listen).await?;

@@ -1,14 +1,14 @@
 //! The component: what an operator sets, the service, the handle, and what can go wrong with it.
 
 use std::collections::HashMap;
-use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::KeepAlive;
 use axum::Router;
-use axum::serve::ListenerExt;
+use node::http::{self, Bounds};
+use protocol::v1::replica_status::State;
 use registry::Registry;
 use store::Store;
 use store::transfer::{self, Transfer};
@@ -44,6 +44,8 @@ pub struct Config {
     pub patience: Duration,
     /// How large a JSON body may be. Blobs have no bound.
     pub max_body_bytes: usize,
+    /// What a client may hold without asking for anything.
+    pub bounds: Bounds,
     /// How long requests that run at the shutdown may go on.
     pub drain: Duration,
     /// Whether the engine runs an architecture; what it does not run is not created.
@@ -93,6 +95,7 @@ impl Config {
             host_name: String::new(),
             keep_alive: None,
             context_length: 0,
+            bounds: Bounds::default(),
             load_timeout: Some(Duration::from_secs(300)),
             patience: Duration::from_secs(5),
             max_body_bytes: MAX_BODY_BYTES,
@@ -152,22 +155,13 @@ impl Gateway {
     /// while.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), Error> {
         let router = self.router(listener.local_addr()?)?;
-        // Tokens are small packets: each must leave at once.
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "cannot set TCP_NODELAY");
-            }
-        });
-        let draining = shutdown.clone();
-        let server = axum::serve(listener, router)
-            .with_graceful_shutdown(async move { draining.cancelled().await })
-            .into_future();
+        let server = http::serve(listener, router, self.app.config.bounds, shutdown.clone());
         let overdue = async {
             shutdown.cancelled().await;
             tokio::time::sleep(self.app.config.drain).await;
         };
         tokio::select! {
-            served = server => served?,
+            () = server => {}
             () = overdue => {
                 tracing::warn!(drain = ?self.app.config.drain, "requests still run at the end of the drain, they are cut");
             }

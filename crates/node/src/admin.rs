@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 
 use crate::metrics::CONTENT_TYPE;
 use crate::{Metrics, Shutdown};
+use crate::http::{self, Bounds};
 
 /// What must hold before this process takes requests, by name; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -47,10 +48,7 @@ pub fn serve(listener: tokio::net::TcpListener, readiness: Readiness, shutdown: 
     let router = router(readiness, shutdown.clone(), metrics);
     let stop = shutdown.stop_token();
     shutdown.support("admin port", async move {
-        let server = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-        if let Err(error) = server.await {
-            tracing::error!(%error, "the admin port has died");
-        }
+        http::serve(listener, router, Bounds { connections: CONNECTIONS, ..Bounds::default() }, stop).await;
     });
 }
 

@@ -1,9 +1,10 @@
-//! What every Caravan process shares, and nothing else: how it is configured, what it logs, how it ends, what it tells
-//! on its admin port, and what it is called. A closed list, so that it never becomes the crate for everything.
+//! What every Caravan process shares, and nothing else: how it is configured, what it logs, how it ends, how it serves
+//! HTTP, what it tells on its admin port, and what it is called. A closed list, so that it never becomes the crate for everything.
 
 pub mod admin;
 pub mod config;
 pub mod host;
+pub mod http;
 pub mod ident;
 pub mod metrics;
 pub mod shutdown;

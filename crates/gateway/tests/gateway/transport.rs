@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceExt};
 
 use crate::rig::{Rig, Setup, hello, not_stuck};
 
@@ -144,6 +145,23 @@ async fn a_shutdown_finishes_what_runs_and_takes_nothing_new() {
     assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("\"done\":true"), "{answer}");
     not_stuck(served.serving).await.unwrap().unwrap();
     assert!(TcpStream::connect(served.address).await.is_err());
+}
+
+#[tokio::test]
+async fn who_begins_with_http_2_is_answered_in_it_and_told_of_the_end() {
+    let rig = Rig::start().await;
+    let shutdown = CancellationToken::new();
+    let served = rig.serve(shutdown.clone()).await;
+    // What speaks gRPC speaks HTTP/2.
+    let endpoint = tonic::transport::Endpoint::try_from(format!("http://{}", served.address)).unwrap();
+    let mut client = endpoint.connect().await.unwrap();
+    for _ in 0..3 {
+        let request = Request::get("/api/version").body(tonic::body::Body::empty()).unwrap();
+        let answer = not_stuck(client.ready().await.unwrap().call(request)).await.unwrap();
+        assert_eq!((answer.status().as_u16(), answer.version()), (200, http::Version::HTTP_2));
+    }
+    shutdown.cancel();
+    not_stuck(served.serving).await.unwrap().unwrap();
 }
 
 #[tokio::test]
