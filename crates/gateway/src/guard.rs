@@ -2,7 +2,7 @@
 //!
 //! Programs that are no browsers send no `Origin` and pass. API keys are another matter and live elsewhere.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -78,7 +78,7 @@ impl Guard {
             return true;
         }
         if let Ok(address) = name.trim_matches(['[', ']']).parse::<IpAddr>() {
-            return is_near(address);
+            return is_near(address) || is_own(address);
         }
         let local = [".localhost", ".local", ".internal"];
         name == "localhost"
@@ -197,6 +197,13 @@ fn is_near(address: IpAddr) -> bool {
     }
 }
 
+/// Whether the address is one of this machine's, which is what can be bound. Asked each time: interfaces come and go.
+fn is_own(address: IpAddr) -> bool {
+    // Anybody may bind these.
+    let is_for_many = address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    !is_for_many && UdpSocket::bind((address, 0)).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,6 +230,29 @@ mod tests {
         }
         let open = Guard::new(&[], "0.0.0.0:0".parse().unwrap(), String::new()).unwrap();
         assert!(open.allows_host(&host("example.com")));
+    }
+
+    /// The address from which this machine would speak to the world, where it could.
+    fn outward() -> Option<IpAddr> {
+        let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+        // Nothing is sent: the system only chooses a route.
+        socket.connect("192.0.2.1:9").ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    }
+
+    #[test]
+    fn a_loopback_listener_answers_to_every_address_of_the_machine() {
+        for own in ["127.0.0.1", "127.9.9.9"].map(|text| text.parse().unwrap()).into_iter().chain(outward()) {
+            assert!(is_own(own), "{own}");
+            assert!(guard(&[]).allows_host(&host(&format!("{own}:11434"))), "{own}");
+        }
+        // Two kept for documentation, which nobody has, and three that everybody has.
+        for other in ["192.0.2.1", "2001:db8::1", "224.0.0.1", "255.255.255.255", "ff02::1"] {
+            assert!(!is_own(other.parse().unwrap()), "{other}");
+        }
+        for name in ["box", "BOX:11434"] {
+            assert!(guard(&[]).allows_host(&host(name)), "{name}");
+        }
     }
 
     #[test]
