@@ -51,7 +51,7 @@ impl Answer {
     }
 
     /// Goes on where another worker was. Break when that was the end already.
-    pub fn resume(&mut self, emitted: &[u32], delivered: u64) -> ControlFlow<()> {
+    pub fn resume(&mut self, emitted: &[u32], delivered: u64) -> ControlFlow<Reason> {
         self.resumed = emitted.len();
         let step = self.parser.replay(emitted, delivered);
         self.send(step)
@@ -71,7 +71,7 @@ impl Answer {
     }
 
     /// Break when the answer is complete, or nobody can take more of it.
-    pub fn push(&mut self, token: u32, logprobs: Option<&Logprobs>) -> ControlFlow<()> {
+    pub fn push(&mut self, token: u32, logprobs: Option<&Logprobs>) -> ControlFlow<Reason> {
         let step = self.parser.push(token, logprobs);
         self.send(step)
     }
@@ -108,14 +108,14 @@ impl Answer {
         self.out.is_gone()
     }
 
-    fn send(&mut self, step: reply::Step) -> ControlFlow<()> {
+    fn send(&mut self, step: reply::Step) -> ControlFlow<Reason> {
         if let Some(chunk) = step.chunk
             && let Err(error) =
                 self.out.push(GenerateChunk { cached_tokens: self.cached_tokens.take(), ..chunk })
         {
             self.out.end(Err(error));
-            return ControlFlow::Break(());
+            return ControlFlow::Break(Reason::Stop);
         }
-        if step.stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        step.ended.map_or(ControlFlow::Continue(()), ControlFlow::Break)
     }
 }

@@ -4,6 +4,7 @@
 //! Pure: tokens in, chunks out. What comes out, put together, does not depend on how the text is cut into tokens, and
 //! a parser that has replayed the ids another one has sent goes on exactly where that one was.
 
+mod repeats;
 mod stop;
 mod text;
 mod thinking;
@@ -12,14 +13,18 @@ mod tools;
 use std::sync::Arc;
 
 use engine::{Detokenizer, Logprobs, Tokenizer};
-use protocol::v1::{GenerateChunk, Logprob};
+use protocol::v1::{GenerateChunk, Logprob, done::Reason};
 
-use self::text::Piece;
 pub use self::text::Text;
+use self::{repeats::Repeats, text::Piece};
 pub use self::{
     thinking::Tags,
     tools::{Dress, Offer, Spec as ToolSpec},
 };
+
+/// How an answer ends that goes round in circles: cut, not whole. Ollama ends its stream without a last line, which leaves
+/// every client of it waiting for one.
+const STUCK: Reason = Reason::Length;
 
 /// What a request wants done to its answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +48,7 @@ pub struct Parser {
     tokens: Vec<u32>,
     /// Bytes of the answer's text so far, before stop strings.
     text_bytes: usize,
+    repeats: Repeats,
     /// Bytes of content and thinking that the client has already and must not get again.
     skip: u64,
     /// What the token that completed a stop string released; it belongs to the last chunk.
@@ -62,8 +68,9 @@ struct Pending {
 pub struct Step {
     /// `None` while everything is held back.
     pub chunk: Option<GenerateChunk>,
-    /// A stop string is complete: the answer has ended, and [`Parser::finish`] has the rest.
-    pub stopped: bool,
+    /// A stop string is complete, or the model goes round in circles: the answer has ended, and [`Parser::finish`] has
+    /// the rest.
+    pub ended: Option<Reason>,
 }
 
 // === impl Spec ===
@@ -92,6 +99,7 @@ impl Parser {
             pending: Vec::new(),
             tokens: Vec::new(),
             text_bytes: 0,
+            repeats: Repeats::default(),
             skip: 0,
             last: Piece::default(),
         }
@@ -104,13 +112,16 @@ impl Parser {
 
     pub fn push(&mut self, token: u32, logprob: Option<&Logprobs>) -> Step {
         let text = self.read(token, logprob);
+        if self.repeats.is_stuck(&text) {
+            return Step { chunk: None, ended: Some(STUCK) };
+        }
         let piece = self.text.push(&text);
         let piece = self.skip(piece);
         if piece.stopped_at.is_some() {
             self.last = piece;
-            return Step { chunk: None, stopped: true };
+            return Step { chunk: None, ended: Some(Reason::Stop) };
         }
-        Step { chunk: (!piece.is_empty()).then(|| self.chunk(piece)), stopped: false }
+        Step { chunk: (!piece.is_empty()).then(|| self.chunk(piece)), ended: None }
     }
 
     /// The last chunk: what was held back, when no stop string cut it off.
@@ -134,21 +145,26 @@ impl Parser {
     pub fn replay(&mut self, tokens: &[u32], delivered: u64) -> Step {
         self.skip += delivered;
         let mut missing = Piece::default();
+        let mut ended = None;
         for token in tokens {
             let text = self.read(*token, None);
+            if self.repeats.is_stuck(&text) {
+                ended = Some(STUCK);
+                break;
+            }
             let piece = self.text.push(&text);
             let stopped = piece.stopped_at.is_some();
             missing.append(self.skip(piece));
             if stopped {
+                ended = Some(Reason::Stop);
                 break;
             }
         }
         self.pending.clear();
         // Calls are never cut: the chunk that carried the tokens carried them whole.
         missing.calls.clear();
-        let stopped = missing.stopped_at.is_some();
         let chunk = (!missing.is_empty()).then(|| self.chunk(missing));
-        Step { chunk, stopped }
+        Step { chunk, ended }
     }
 
     /// The text that a token completes.

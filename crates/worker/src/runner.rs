@@ -6,6 +6,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -311,9 +312,9 @@ impl Owner {
             }
             Event::Token { id, token, logprob } => {
                 let Some(running) = self.running.get_mut(&id) else { return };
-                if running.answer.push(token, logprob.as_ref()).is_break() {
+                if let ControlFlow::Break(reason) = running.answer.push(token, logprob.as_ref()) {
                     self.engine.cancel(id);
-                    self.finish(id, Reason::Stop, now);
+                    self.finish(id, reason, now);
                 }
             }
             Event::Finished { id, reason: FinishReason::Stop } => self.finish(id, Reason::Stop, now),

@@ -35,7 +35,7 @@ fn chunks(parser: &mut Parser, tokens: &[u32]) -> Vec<GenerateChunk> {
     for token in tokens {
         let step = parser.push(*token, None);
         chunks.extend(step.chunk);
-        if step.stopped {
+        if step.ended.is_some() {
             break;
         }
     }
@@ -112,6 +112,25 @@ fn the_text_before_a_stop_string_is_in_the_last_chunk_and_every_token_counts() {
 }
 
 #[test]
+fn an_answer_that_goes_round_in_circles_is_cut_where_it_does() {
+    let mut stuck = parser(Spec::default());
+    let said = format!("Ha: {}", "h".repeat(100));
+    let chunks = chunks(&mut stuck, &tokens(&said));
+    let whole = Whole::of(&chunks);
+    // The piece that is once too many counts and is not shown.
+    assert_eq!((whole.content.as_str(), whole.ids.len()), (&said[..4 + 31], 4 + 32));
+    let step = parser(Spec::default()).replay(&tokens(&said), 0);
+    assert_eq!((step.ended, step.chunk.unwrap().content.len()), (Some(Reason::Length), 4 + 31));
+}
+
+#[test]
+fn a_replay_counts_what_was_said_before() {
+    let mut second = parser(Spec::default());
+    assert_eq!(second.replay(&tokens(&"h".repeat(31)), 31), Step::default());
+    assert_eq!(second.push(u32::from(b'h'), None).ended, Some(Reason::Length));
+}
+
+#[test]
 fn stop_strings_are_looked_for_in_thinking_too() {
     let whole = Whole::of(&chunks(&mut parser(everything()), &tokens("<think>hmEND</think>yes")));
     assert_eq!((whole.thinking.as_str(), whole.content.as_str()), ("hm", ""));
@@ -155,7 +174,7 @@ fn a_tag_that_is_a_control_token_is_seen() {
 fn a_replay_of_an_answer_that_had_ended_says_so() {
     let mut parser = parser(stops(&["END"]));
     let step = parser.replay(&tokens("abEND"), 1);
-    assert!(step.stopped);
+    assert_eq!(step.ended, Some(Reason::Stop));
     assert_eq!(step.chunk.unwrap().content, "b");
     assert_eq!(parser.finish().content, "");
 }

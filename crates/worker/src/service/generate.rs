@@ -35,8 +35,8 @@ struct Prepared {
     sequence: Sequence,
     answer: Answer,
     reader: Reader,
-    /// The other worker had sent all there is.
-    is_complete: bool,
+    /// The other worker had sent all there is, and how that ended.
+    ended: Option<Reason>,
 }
 
 /// Errors before the first chunk: [`Code::NotLoaded`] and [`Code::Busy`] at once, what is wrong with the request
@@ -63,9 +63,9 @@ pub async fn generate(
         let loaded = loaded.clone();
         blocking(move || prepare(&loaded, &request, today)).await?
     };
-    if prepared.is_complete {
+    if let Some(reason) = prepared.ended {
         drop(slot);
-        prepared.answer.finish(Reason::Stop, Instant::now());
+        prepared.answer.finish(reason, Instant::now());
     } else {
         loaded.runner.admit(slot, prepared.sequence, prepared.answer);
     }
@@ -101,15 +101,15 @@ fn prepare(loaded: &Arc<Loaded>, request: &GenerateRequest, today: Date) -> Resu
     let (mut answer, reader) = Answer::new(parser, (!is_raw).then(|| prompt.tokens.clone()));
 
     let mut tokens = prompt.tokens;
-    let mut is_complete = false;
+    let mut ended = None;
     if let Some(resume) = &request.resume {
         check_tokens(&resume.emitted_ids, runner.info().vocab_size)?;
-        is_complete = answer.resume(&resume.emitted_ids, resume.delivered).is_break();
+        ended = answer.resume(&resume.emitted_ids, resume.delivered).break_value();
         tokens.extend_from_slice(&resume.emitted_ids);
     }
     let sequence = sequence::sequence(request, tokens, context_length);
     let sequence = Sequence { grammar, ..sequence };
-    Ok(Prepared { sequence, answer, reader, is_complete })
+    Ok(Prepared { sequence, answer, reader, ended })
 }
 
 fn check_tokens(tokens: &[u32], vocab_size: usize) -> Result<(), Error> {
