@@ -110,7 +110,11 @@ impl Jinja {
             let values = Values { messages, add_generation_prompt: true, ..Values::default() };
             self.render_as(&values, dialect).is_ok_and(|prompt| prompt.contains(NEEDLE))
         };
-        let mut dialect = Dialect { takes_images: mentions_images(&self.source), ..Dialect::default() };
+        let mut dialect = Dialect {
+            takes_images: mentions_images(&self.source),
+            tools_in_system: mentions_tools_of_a_message(&self.source),
+            ..Dialect::default()
+        };
         let in_parts = Dialect { always_in_parts: true, ..dialect };
         if !arrives("user", dialect) && arrives("user", in_parts) {
             dialect = in_parts;
@@ -174,6 +178,10 @@ fn without_generation_tags(source: &str) -> Cow<'_, str> {
 /// Templates of vision models look at the type of each part.
 fn mentions_images(source: &str) -> bool {
     ["'image'", "\"image\"", "'image_url'", "\"image_url\""].iter().any(|name| source.contains(name))
+}
+
+fn mentions_tools_of_a_message(source: &str) -> bool {
+    ["message['tools']", "message[\"tools\"]", "message.tools"].iter().any(|name| source.contains(name))
 }
 
 fn syntax_error(error: minijinja::Error) -> Error {

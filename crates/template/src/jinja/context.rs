@@ -21,6 +21,8 @@ pub(super) struct Dialect {
     pub takes_images: bool,
     /// It refuses or forgets system messages; they go to the front of the next user message.
     pub system_in_user: bool,
+    /// It looks for the tools in the system message, as a text (Phi 4 mini), and not beside the messages.
+    pub tools_in_system: bool,
 }
 
 /// The root of the template's variables.
@@ -28,7 +30,10 @@ pub(super) fn build(values: &Values, dialect: Dialect) -> Value {
     let today = values.today;
     let messages = values.conversation();
     let messages = if dialect.system_in_user { fold_system(messages) } else { messages };
-    let messages: Vec<Value> = messages.iter().map(|one| message(one, dialect)).collect();
+    let messages = match dialect.tools_in_system && !values.tools.is_empty() {
+        true => with_tools(messages, &values.tools, dialect),
+        false => messages.iter().map(|one| Value::from_pairs(message(one, dialect))).collect(),
+    };
     let tools: Vec<Value> = values.tools.iter().map(|tool| from_json(tool, MAX_JSON_DEPTH)).collect();
     let mut root = vec![
         ("messages", Value::from(messages)),
@@ -73,7 +78,27 @@ fn fold_system(messages: Vec<Message>) -> Vec<Message> {
     folded
 }
 
-fn message(message: &Message, dialect: Dialect) -> Value {
+/// Puts the tools into the first system message, and makes one where there is none.
+fn with_tools(mut messages: Vec<Message>, tools: &[Json], dialect: Dialect) -> Vec<Value> {
+    let first = messages.iter().position(|message| message.role == "system").unwrap_or_else(|| {
+        messages.insert(0, Message::new("system", ""));
+        0
+    });
+    // The functions alone: what is around them says nothing.
+    let functions = tools.iter().map(|tool| from_json(tool.get("function").unwrap_or(tool), MAX_JSON_DEPTH));
+    let text = tojson::compact(&functions.collect());
+    let convert = |(at, one): (usize, &Message)| {
+        let mut entries = message(one, dialect);
+        if at == first {
+            // What is nested too deeply for JSON is as good as no tool.
+            entries.extend(text.as_deref().ok().map(|text| ("tools", Value::from(text))));
+        }
+        Value::from_pairs(entries)
+    };
+    messages.iter().enumerate().map(convert).collect()
+}
+
+fn message(message: &Message, dialect: Dialect) -> Vec<(&'static str, Value)> {
     let mut entries =
         vec![("role", Value::from(message.role.as_str())), ("content", content(message, dialect))];
     if !message.thinking.is_empty() {
@@ -91,7 +116,7 @@ fn message(message: &Message, dialect: Dialect) -> Value {
     if !message.tool_call_id.is_empty() {
         entries.push(("tool_call_id", Value::from(message.tool_call_id.as_str())));
     }
-    Value::from_pairs(entries)
+    entries
 }
 
 fn content(message: &Message, dialect: Dialect) -> Value {

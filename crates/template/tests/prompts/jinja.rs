@@ -82,6 +82,32 @@ sunny
     assert_eq!(render(HERMES, tools()), expected);
 }
 
+/// In the shape of Phi 4 mini's.
+const TOOLS_IN_SYSTEM: &str = "{% for message in messages %}\
+    {% if message['role'] == 'system' and 'tools' in message and message['tools'] is not none %}\
+    {{ '<|system|>' + message['content'] + '<|tool|>' + message['tools'] + '<|/tool|><|end|>' }}\
+    {% else %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endif %}{% endfor %}";
+
+#[test]
+fn tools_that_are_looked_for_in_the_system_message_are_there() {
+    let tool =
+        |name: &str| serde_json::json!({"type": "function", "function": {"name": name, "parameters": {}}});
+    let with = |values: Values| Values { tools: vec![tool("a"), tool("b<c")], ..values };
+    let shown =
+        r#"<|tool|>[{"name": "a", "parameters": {}}, {"name": "b<c", "parameters": {}}]<|/tool|><|end|>"#;
+    assert_eq!(
+        render(TOOLS_IN_SYSTEM, with(hello())),
+        format!("<|system|>{shown}<|user|>Hi <b><|end|>"),
+        "a system message is made for them"
+    );
+    let two = conversation(&[("user", "One"), ("system", "Be kind."), ("system", "Be brief.")]);
+    assert_eq!(
+        render(TOOLS_IN_SYSTEM, with(two)),
+        format!("<|user|>One<|end|><|system|>Be kind.{shown}<|system|>Be brief.<|end|>")
+    );
+    assert_eq!(render(TOOLS_IN_SYSTEM, hello()), "<|user|>Hi <b><|end|>");
+}
+
 #[test]
 fn arguments_are_a_mapping_and_print_as_json() {
     let template = "{% for m in messages %}{% for c in m.tool_calls or [] %}{% set a = c.function.arguments %}\
