@@ -56,8 +56,7 @@ pub fn generate(model: &Model, request: GenerateRequest, circumstances: Circumst
         Error::invalid("`context` must be token ids between 0 and 4294967295, as an earlier answer gave them")
     })?;
     let template_from_request = !request.template.is_empty();
-    let template =
-        if template_from_request { request.template } else { model.template.clone().unwrap_or_default() };
+    let template = if template_from_request { request.template } else { template(model) };
     let input = if request.raw {
         Input::Raw(request.prompt)
     } else if !request.suffix.is_empty() {
@@ -90,6 +89,7 @@ pub fn generate(model: &Model, request: GenerateRequest, circumstances: Circumst
         keep_alive_ns: request.keep_alive.map(keep_alive_ns),
         resume: None,
         context_length: errand.load.num_ctx,
+        parser: model.config.parser.clone(),
     };
     Ok(Composed { request, errand })
 }
@@ -105,7 +105,7 @@ pub fn chat(model: &Model, request: ChatRequest, circumstances: Circumstances) -
         request_id: circumstances.request_id.to_owned(),
         model: Some(errand.model.clone()),
         input: Some(Input::Conversation(conversation(messages, &request.tools))),
-        template: model.template.clone().unwrap_or_default(),
+        template: template(model),
         template_from_request: false,
         options: Some(run_options(&options.run)),
         format: format(request.format.as_ref())?,
@@ -119,6 +119,7 @@ pub fn chat(model: &Model, request: ChatRequest, circumstances: Circumstances) -
         keep_alive_ns: request.keep_alive.map(keep_alive_ns),
         resume: None,
         context_length: errand.load.num_ctx,
+        parser: model.config.parser.clone(),
     };
     Ok(Composed { request, errand })
 }
@@ -126,6 +127,7 @@ pub fn chat(model: &Model, request: ChatRequest, circumstances: Circumstances) -
 /// What a model must be able to do to be loaded by `/api/generate` at all.
 pub fn check_generate(model: &Model, request: &GenerateRequest) -> Result<()> {
     top_logprobs(request.top_logprobs)?;
+    model.check_builtins()?;
     if request.raw
         && !(request.template.is_empty() && request.system.is_empty() && request.context.is_empty())
     {
@@ -142,12 +144,18 @@ pub fn check_generate(model: &Model, request: &GenerateRequest) -> Result<()> {
 /// What a model must be able to do to be loaded by `/api/chat` at all.
 pub fn check_chat(model: &Model, request: &ChatRequest) -> Result<()> {
     top_logprobs(request.top_logprobs)?;
+    model.check_builtins()?;
     if !model.can("completion") {
         return Err(Error::invalid(format!("{} does not support chat", quote(&request.model))));
     }
     let sees = request.messages.iter().any(|message| !message.images.is_empty());
     require(model, &[("tools", !request.tools.is_empty()), ("vision", sees)])?;
     think(model, &request.model, request.think.as_ref()).map(drop)
+}
+
+/// Empty where the file's own template makes the prompts.
+fn template(model: &Model) -> String {
+    model.prompt_template().unwrap_or_default().to_owned()
 }
 
 pub fn keep_alive_ns(keep_alive: KeepAlive) -> i64 {

@@ -1,9 +1,10 @@
 //! What a model can do, judged by everything that we know about it, and which of its templates makes the prompts.
 
+use template::builtin::Calls;
 use template::{Go, Jinja, Kind};
 
 use crate::weights::Weights;
-use crate::{Config, Error, Name, Result};
+use crate::{Config, Error, Name, Result, builtin};
 
 /// Where capabilities show.
 pub(crate) struct Evidence<'a> {
@@ -18,7 +19,10 @@ pub(crate) struct Evidence<'a> {
 /// The capabilities in Ollama's order. An embedder has no `completion`, so chat and generate refuse it.
 pub(crate) fn detect(evidence: &Evidence<'_>) -> Vec<String> {
     let chat_template = evidence.weights.and_then(|weights| weights.chat_template.as_deref());
-    let (go, jinja) = parse(evidence.name, evidence.template, chat_template);
+    // A renderer stands for the template in the file.
+    let template = evidence.template.filter(|_| evidence.config.renderer.is_empty());
+    let (go, jinja) = parse(evidence.name, template, chat_template);
+    let parser = builtin::parser(&evidence.config.parser);
     let by_template = template::capabilities(go.as_ref(), jinja.as_ref());
     let mut found = Found(evidence.config.capabilities.clone());
     if let Some(weights) = evidence.weights {
@@ -29,9 +33,9 @@ pub(crate) fn detect(evidence: &Evidence<'_>) -> Vec<String> {
     }
     found.add("vision", evidence.has_projector);
     found.add("audio", evidence.projector.is_some_and(|projector| projector.audio));
-    found.add("tools", by_template.tools);
+    found.add("tools", parser.map_or(by_template.tools, |parser| parser.calls != Calls::Never));
     found.add("insert", by_template.insert);
-    found.add("thinking", by_template.thinking);
+    found.add("thinking", parser.map_or(by_template.thinking, |parser| parser.thinks));
     found.add("thinking", matches!(evidence.config.model_family.as_str(), "gptoss" | "gpt-oss"));
     found.0
 }

@@ -81,6 +81,19 @@ pub enum Error {
     Info { key: String, expected: String, got: String },
     #[error("template error: {0}")]
     Template(template::Error),
+    #[error("unknown renderer {}", quote(.0))]
+    Renderer(String),
+    #[error(
+        "renderer {} stands for the chat template in the model's file, which has none; create the model anew without \
+         RENDERER and with a TEMPLATE",
+        quote(.0)
+    )]
+    RendererWithout(String),
+    #[error(
+        "parser {} reads answers of an architecture that is not run here; create the model anew without PARSER",
+        quote(.0)
+    )]
+    Parser(String),
     /// Worded by the table of options.
     #[error("{0}")]
     Parameters(api::Error),
@@ -150,6 +163,9 @@ impl Error {
             | Error::Pickle(_)
             | Error::Info { .. }
             | Error::Template(_)
+            | Error::Renderer(_)
+            | Error::RendererWithout(_)
+            | Error::Parser(_)
             | Error::Parameters(_)
             | Error::Bundle(_)
             | Error::TooLong { .. } => Code::Invalid,

@@ -4,6 +4,7 @@
 //! `transfer`, which moves models from and to registries, and `bucket` speak over the network. Knows nothing about workers, never quantizes.
 
 mod bucket;
+mod builtin;
 pub mod bundle;
 mod cache;
 mod capability;

@@ -4,6 +4,7 @@
 //! every loop, nesting and output has a bound and nothing panics. What a model answers is parsed elsewhere;
 //! this crate only tells with which tags it will answer ([`Go::thinking_tags`], [`Go::tool_tag`]).
 
+pub mod builtin;
 mod choose;
 mod error;
 mod go;

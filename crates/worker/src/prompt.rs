@@ -164,8 +164,9 @@ impl<'a> Reading<'a> {
     /// Told apart only when the request wants thinking; else its tags stay in the content.
     fn thinking(&self, text: &str) -> Option<Tags> {
         self.request.think.as_ref().filter(|think| think.on)?;
-        let (open, close) = self.chosen?.thinking_tags()?;
-        let inside = text.trim_end().ends_with(&open);
+        let chosen = self.chosen?;
+        let (open, close) = chosen.thinking_tags()?;
+        let inside = chosen.begins_inside() || text.trim_end().ends_with(&open);
         Some(Tags { open, close, inside })
     }
 
@@ -175,7 +176,7 @@ impl<'a> Reading<'a> {
         if offers.is_empty() {
             return None;
         }
-        Some(ToolSpec { dress: self.chosen?.dress(), offers, id_seed })
+        Some(ToolSpec { dress: self.chosen?.dress()?, offers, id_seed })
     }
 }
 

@@ -7,7 +7,11 @@ use std::{
 
 use api::{Code, Error};
 use protocol::v1::GenerateRequest;
-use template::{Go, Jinja, Kind, Values, choose};
+use template::{
+    Go, Jinja, Kind, Values,
+    builtin::{self, Calls, Known},
+    choose,
+};
 
 use super::model_name;
 use crate::reply::Dress;
@@ -36,6 +40,9 @@ const PYTHON_TAG: &str = "<|python_tag|>";
 /// How a template shows that calls are tags with names in them.
 const CODER: &str = "<parameter=";
 
+/// How one shows that they are what Function Gemma writes.
+const GEMMA: &str = "<start_function_call>";
+
 /// The templates of one replica.
 #[derive(Debug)]
 pub struct Templates {
@@ -53,7 +60,14 @@ pub struct Chat {
 
 /// The template of one request.
 #[derive(Debug)]
-pub enum Chosen {
+pub struct Chosen {
+    template: Template,
+    /// What reads the answers, where the model's config names it; else the template tells how.
+    parser: Option<&'static builtin::Parser>,
+}
+
+#[derive(Debug)]
+enum Template {
     Go(Arc<Go>),
     Jinja(Arc<Chat>),
 }
@@ -68,19 +82,31 @@ impl Templates {
     /// The request's own template wins over everything.
     pub fn for_conversation(&self, request: &GenerateRequest) -> Result<Chosen, Error> {
         if request.template_from_request {
-            return Ok(Chosen::Go(self.go(&request.template)?));
+            return Ok(Template::Go(self.go(&request.template)?).for_any());
         }
+        let parser = match builtin::parser(&request.parser) {
+            Known::Parser(parser) => Some(parser),
+            Known::Elsewhere | Known::Nowhere => None,
+        };
+        Ok(Chosen { template: self.template(request)?, parser })
+    }
+
+    fn template(&self, request: &GenerateRequest) -> Result<Template, Error> {
         let go = match request.template.as_str() {
             "" => None,
             source => Some(self.go(source)?),
         };
+        if let Some(go) = go.as_ref().filter(|_| !request.parser.is_empty()) {
+            // A model whose answers are read by name has its prompts made by the template that it came with.
+            return Ok(Template::Go(go.clone()));
+        }
         let chat = self.jinja.as_ref().and_then(|parsed| parsed.as_ref().ok());
         match (choose(go.as_deref(), chat.map(|chat| &chat.jinja)), go, chat) {
-            (Kind::Go, Some(go), _) => Ok(Chosen::Go(go)),
-            (Kind::Jinja, _, Some(chat)) => Ok(Chosen::Jinja(chat.clone())),
+            (Kind::Go, Some(go), _) => Ok(Template::Go(go)),
+            (Kind::Jinja, _, Some(chat)) => Ok(Template::Jinja(chat.clone())),
             _ => match &self.jinja {
                 Some(Err(error)) => Err(error.clone()),
-                _ => Ok(Chosen::Go(self.go(DEFAULT)?)),
+                _ => Ok(Template::Go(self.go(DEFAULT)?)),
             },
         }
     }
@@ -93,7 +119,7 @@ impl Templates {
         };
         let unsupported =
             || Error::new(Code::Invalid, format!("{} does not support insert", model_name(request)));
-        go.map(Chosen::Go).ok_or_else(unsupported)
+        go.map(|go| Template::Go(go).for_any()).ok_or_else(unsupported)
     }
 
     /// Parsed now, or lately.
@@ -116,45 +142,64 @@ impl Chat {
     fn parse(source: &str) -> Result<Arc<Chat>, Error> {
         let jinja = Jinja::parse(source).map_err(|error| template_error(&error))?;
         let thinks = source.contains("<think>") && source.contains("</think>");
-        Ok(Arc::new(Chat {
-            jinja,
-            thinking_tags: thinks.then(|| ("<think>".to_owned(), "</think>".to_owned())),
-            dress: jinja_dress(source),
-        }))
+        Ok(Arc::new(Chat { jinja, thinking_tags: thinks.then(think_tags), dress: jinja_dress(source) }))
     }
 }
 
 // === impl Chosen ===
 
+impl Template {
+    fn for_any(self) -> Chosen {
+        Chosen { template: self, parser: None }
+    }
+}
+
 impl Chosen {
     pub fn render(&self, values: &Values) -> Result<String, Error> {
-        let rendered = match self {
-            Chosen::Go(go) => go.render(values),
-            Chosen::Jinja(chat) => chat.jinja.render(values),
+        let rendered = match &self.template {
+            Template::Go(go) => go.render(values),
+            Template::Jinja(chat) => chat.jinja.render(values),
         };
         rendered.map_err(|error| template_error(&error))
     }
 
     pub fn thinking_tags(&self) -> Option<(String, String)> {
-        match self {
-            Chosen::Go(go) => go.thinking_tags(),
-            Chosen::Jinja(chat) => chat.thinking_tags.clone(),
+        match (self.parser, &self.template) {
+            (Some(parser), _) => parser.thinks.then(think_tags),
+            (None, Template::Go(go)) => go.thinking_tags(),
+            (None, Template::Jinja(chat)) => chat.thinking_tags.clone(),
         }
     }
 
-    /// How the model will write its tool calls.
-    pub fn dress(&self) -> Dress {
-        match self {
-            Chosen::Go(go) if go.source().contains(CODER) => Dress::coder(),
-            Chosen::Go(go) => with_python_tag(Dress::tagged(&go.tool_tag())),
-            Chosen::Jinja(chat) => chat.dress.clone(),
-        }
+    /// Whether the answer begins with thinking, though the prompt does not say so.
+    pub fn begins_inside(&self) -> bool {
+        self.parser.is_some_and(|parser| parser.thinks)
     }
+
+    /// How the model will write its tool calls; `None` = it writes none.
+    pub fn dress(&self) -> Option<Dress> {
+        Some(match (self.parser.map(|parser| parser.calls), &self.template) {
+            (Some(Calls::Never), _) => return None,
+            (Some(Calls::Json(tag)), _) => Dress::tagged(tag),
+            (Some(Calls::Coder), _) => Dress::coder(),
+            (Some(Calls::Gemma), _) => Dress::gemma(),
+            (None, Template::Go(go)) if go.source().contains(CODER) => Dress::coder(),
+            (None, Template::Go(go)) => with_python_tag(Dress::tagged(&go.tool_tag())),
+            (None, Template::Jinja(chat)) => chat.dress.clone(),
+        })
+    }
+}
+
+fn think_tags() -> (String, String) {
+    ("<think>".to_owned(), "</think>".to_owned())
 }
 
 fn jinja_dress(source: &str) -> Dress {
     if source.contains(CODER) {
         return Dress::coder();
+    }
+    if source.contains(GEMMA) {
+        return Dress::gemma();
     }
     match JINJA_TOOL_TAGS.iter().find(|(mark, _)| source.contains(mark)) {
         Some((_, tag)) => Dress::tagged(tag),

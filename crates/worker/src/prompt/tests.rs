@@ -218,6 +218,7 @@ fn how_calls_are_written_is_read_off_the_template() {
     }
     assert_eq!(jinja("<|tool|>"), reply::Dress::tagged("<|tool_call|>"));
     assert_eq!(jinja("<tool_call> <function=x> <parameter=y>"), reply::Dress::coder());
+    assert_eq!(jinja("<start_function_call>call:"), reply::Dress::gemma());
     let go = |calls: &str| {
         dress(
             prompts(1000, None),
@@ -228,6 +229,31 @@ fn how_calls_are_written_is_read_off_the_template() {
     assert_eq!(go("<tool_call>{}"), reply::Dress::tagged("<tool_call>"));
     assert_eq!(go(""), llama);
     assert_eq!(go("<tool_call><function=x><parameter=y>"), reply::Dress::coder());
+}
+
+#[test]
+fn a_parser_that_the_config_names_reads_the_answer_whatever_the_template_shows() {
+    let reply = |parser: &str, source: &str, template: &str| {
+        let (think, parser) = (Some(Think { on: true, level: String::new() }), parser.to_owned());
+        let request = GenerateRequest { think, parser, template: template.into(), ..with_tool(hello()) };
+        let reply = prompts(1000, Some(source)).build(&request, 1000, today()).unwrap().reply;
+        (reply.tools.map(|tools| tools.dress), reply.thinking.map(|tags| tags.inside))
+    };
+    for (parser, dress, inside) in [
+        ("qwen3", Some(reply::Dress::tagged("<tool_call>")), None),
+        ("qwen3-thinking", Some(reply::Dress::tagged("<tool_call>")), Some(true)),
+        ("qwen3-coder", Some(reply::Dress::coder()), None),
+        ("functiongemma", Some(reply::Dress::gemma()), None),
+        ("passthrough", None, None),
+        ("nobodys", Some(reply::Dress::tagged("[TOOL_CALLS]")), None),
+    ] {
+        let jinja = format!("{JINJA}{{{{ tools }}}}[TOOL_CALLS]");
+        assert_eq!(reply(parser, &jinja, ""), (dress, inside), "{parser}");
+    }
+    // The template that the model came with makes the prompts, though the file's own can do more.
+    let request = GenerateRequest { parser: "qwen3".into(), template: CHATML.into(), ..with_tool(hello()) };
+    let jinja = format!("{JINJA}{{{{ tools }}}}");
+    assert_eq!(text(&prompts(1000, Some(&jinja)), &request), "<user>hi\n<assistant>");
 }
 
 #[test]

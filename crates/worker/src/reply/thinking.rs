@@ -31,8 +31,9 @@ pub struct Thinking {
 enum State {
     /// Only white space and a part of the opening tag were seen.
     Opening,
-    /// White space after the opening tag is dropped.
+    /// White space after the opening tag is dropped, and the tag itself, which some models say once more.
     AfterOpening,
+    AfterSecondOpening,
     Inside,
     /// White space before the content is dropped.
     AfterClosing,
@@ -49,7 +50,7 @@ impl Thinking {
     pub fn push(&mut self, text: &str) -> Split {
         self.held.push_str(text);
         let mut split = Split::default();
-        // Each turn moves the state forward, so there are at most four.
+        // Each turn moves the state forward, so there are at most five.
         while self.advance(&mut split) {}
         split
     }
@@ -59,9 +60,10 @@ impl Thinking {
         let held = std::mem::take(&mut self.held);
         match self.state {
             State::Inside => Split { thinking: held, ..Split::default() },
+            State::AfterOpening => Split { thinking: held.trim_start().to_owned(), ..Split::default() },
             State::Opening | State::Content => Split { content: held, ..Split::default() },
             // What is held here is white space.
-            State::AfterOpening | State::AfterClosing => Split::default(),
+            State::AfterSecondOpening | State::AfterClosing => Split::default(),
         }
     }
 
@@ -69,7 +71,8 @@ impl Thinking {
     fn advance(&mut self, split: &mut Split) -> bool {
         match self.state {
             State::Opening => self.look_for_opening(),
-            State::AfterOpening => self.skip_white_space(State::Inside),
+            State::AfterOpening => self.skip_second_opening(),
+            State::AfterSecondOpening => self.skip_white_space(State::Inside),
             State::Inside => self.look_for_closing(split),
             State::AfterClosing => self.skip_white_space(State::Content),
             State::Content => {
@@ -90,6 +93,18 @@ impl Thinking {
             return false;
         }
         self.state = State::Content;
+        true
+    }
+
+    fn skip_second_opening(&mut self) -> bool {
+        let trimmed = self.held.trim_start();
+        if self.open.starts_with(trimmed) && trimmed.len() < self.open.len() {
+            return false;
+        }
+        (self.state, self.held) = match trimmed.strip_prefix(self.open.as_str()) {
+            Some(rest) => (State::AfterSecondOpening, rest.to_owned()),
+            None => (State::Inside, trimmed.to_owned()),
+        };
         true
     }
 
@@ -159,6 +174,13 @@ mod tests {
     #[test]
     fn a_prompt_that_ends_with_the_opening_tag_begins_inside() {
         assert_eq!(split(tags(true), ["\nhm</think>yes"]), both("hm", "yes"));
+    }
+
+    #[test]
+    fn an_opening_tag_that_is_said_twice_is_no_thinking() {
+        assert_eq!(split(tags(true), ["<think>\nhm</think>yes"]), both("hm", "yes"));
+        assert_eq!(split(tags(false), ["<think> <think>", " <think>hm"]), both("<think>hm", ""));
+        assert_eq!(split(tags(true), [" <thi"]), both("<thi", ""));
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Finds tool calls in an answer, whatever their dress: `{"name":..,"arguments":..}`, an object under the tool's
-//! own name, a name followed by an object, or Qwen 3 Coder's tags, after what the model's template puts before calls.
+//! own name, a name followed by an object, Qwen 3 Coder's tags, or Function Gemma's, after what the model's template puts
+//! before calls.
 //!
 //! Only names that the request offered are recognised. What comes out does not depend on how the text was cut. Nothing
 //! that a model said is lost: what looked like calls and held none is content in the end.
 
 mod coder;
+mod gemma;
 mod objects;
 
 use protocol::v1::ToolCall;
@@ -38,6 +40,7 @@ pub enum Form {
     #[default]
     Json,
     Coder,
+    Gemma,
 }
 
 /// A tool that may be called.
@@ -98,6 +101,10 @@ impl Dress {
         // Some answers begin without the outer tag.
         let tags = ["<tool_call>", coder::OPEN].map(str::to_owned).to_vec();
         Dress { tags, form: Form::Coder, ..Dress::default() }
+    }
+
+    pub fn gemma() -> Dress {
+        Dress { tags: vec![gemma::OPEN.to_owned()], form: Form::Gemma, ..Dress::default() }
     }
 }
 
@@ -203,7 +210,8 @@ impl Tools {
         let places = tags.iter().filter_map(|tag| Some((self.held.find(tag.as_str())?, tag)));
         // Of tags that begin together, the one that is complete: what comes out must not depend on the next piece.
         if let Some((at, tag)) = places.min_by_key(|(at, tag)| (at + tag.len(), *at)) {
-            let length = if self.spec.dress.form == Form::Coder { 0 } else { tag.len() };
+            // What reads the other forms wants to see where a call begins.
+            let length = if self.spec.dress.form == Form::Json { tag.len() } else { 0 };
             found.content.push_str(&self.held[..at]);
             self.passed_over = self.held[at..at + length].to_owned();
             self.held.drain(..at + length);
@@ -228,6 +236,11 @@ impl Tools {
                 let Some(call) = coder::next(&self.held) else { return false };
                 let end = call.end;
                 (Vec::from_iter(coder::read(&self.held[call], &self.spec.offers)), end)
+            }
+            Form::Gemma => {
+                let Some(call) = gemma::next(&self.held) else { return false };
+                let end = call.end;
+                (Vec::from_iter(gemma::read(&self.held[call], &self.spec.offers)), end)
             }
         };
         self.add(calls, found);

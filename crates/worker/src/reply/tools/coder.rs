@@ -55,11 +55,13 @@ pub fn read(text: &str, offers: &[Offer]) -> Option<Call> {
 fn typed(text: &str, types: &[&str]) -> Value {
     let has = |name: &str| types.contains(&name);
     let trimmed = text.trim();
-    if trimmed == "null" && !types.is_empty() {
+    // Models trained on Python mix the cases up.
+    if trimmed.eq_ignore_ascii_case("null") && !types.is_empty() {
         return Value::Null;
     }
     if has("boolean")
-        && let Some(flag) = [("true", true), ("false", false)].iter().find(|(word, _)| trimmed == *word)
+        && let Some(flag) =
+            [("true", true), ("false", false)].iter().find(|(word, _)| trimmed.eq_ignore_ascii_case(word))
     {
         return Value::Bool(flag.1);
     }
@@ -107,9 +109,9 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_its_type_is_text_and_null_is_null() {
-        let text = "<function=get_weather><parameter=days>soon</parameter><parameter=share>null</parameter>\
-                    <parameter=tags>[1</parameter></function>";
-        assert_eq!(arguments(text), json!({"days": "soon", "share": null, "tags": "[1"}));
+        let text = "<function=get_weather><parameter=days>soon</parameter><parameter=share>Null</parameter>\
+                    <parameter=tags>[1</parameter><parameter=now>True</parameter></function>";
+        assert_eq!(arguments(text), json!({"days": "soon", "share": null, "tags": "[1", "now": true}));
     }
 
     #[test]

@@ -179,6 +179,17 @@ fn a_coder_writes_tags_with_names_in_them() {
 }
 
 #[test]
+fn function_gemma_writes_bare_keys_and_marked_texts() {
+    let one = "<start_function_call>call:get_weather{city:<escape>Paris<escape>}<end_function_call>";
+    let two = "<start_function_call>call:get_time{}<end_function_call>";
+    let gemma = Dress::gemma();
+    let expected = [r#"get_weather({"city":"Paris"})"#, "get_time({})"];
+    expect_in(&gemma, &format!("Well.{one}\n{two}"), "Well.", &expected);
+    let unknown = "<start_function_call>call:rm{}<end_function_call>";
+    expect_in(&gemma, unknown, unknown, &[]);
+}
+
+#[test]
 fn what_is_no_call_after_a_tag_is_content_in_the_end() {
     expect(
         "<f>",
