@@ -99,7 +99,8 @@ async fn live(role: Role, settings: Settings) -> Result<()> {
             parts.worker(Some((listener, listen))).await?;
         }
         Role::Gateway => {
-            parts.gateway(listener, None, readiness.condition("worker")).await?;
+            let gateway = parts.gateway(listener, None, readiness.condition("worker")).await?;
+            answer_for_models(&readiness, gateway);
         }
         Role::Serve => {
             let channel = parts.worker(None).await?;
@@ -109,6 +110,7 @@ async fn live(role: Role, settings: Settings) -> Result<()> {
             while gateway.workers() == 0 && !shutdown.is_draining() {
                 changes.changed().await.context("the gateway ended before it was ready")?;
             }
+            answer_for_models(&readiness, gateway);
         }
     }
     admin::serve(admin_listener, readiness, &shutdown, metrics);
@@ -121,6 +123,14 @@ async fn live(role: Role, settings: Settings) -> Result<()> {
         Err(unfinished) => tracing::warn!(%unfinished, "ended"),
     }
     Ok(())
+}
+
+/// Only a gateway knows models by their names.
+fn answer_for_models(readiness: &admin::Readiness, gateway: gateway::Handle) {
+    readiness.ask_about_models(move |model| {
+        let gateway = gateway.clone();
+        async move { gateway.check_loaded(&model).await }
+    });
 }
 
 async fn bind(address: &str) -> Result<TcpListener> {

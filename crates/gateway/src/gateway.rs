@@ -16,12 +16,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-use crate::admission::Admission;
 use crate::app::App;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Seen};
 use crate::dispatch::Dispatcher;
 use crate::guard::{self, Guard};
 use crate::keys::Keys;
+use crate::resolve::{self, Wording};
 use crate::router;
 
 /// A conversation with images fits (contract: design.md section 8).
@@ -72,9 +72,7 @@ struct GuardRules {
 /// What the rest of the process may ask a running gateway. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
-    admission: Admission,
-    cluster: Cluster,
-    registry: Registry,
+    app: Arc<App>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -95,10 +93,10 @@ impl Config {
             host_name: String::new(),
             keep_alive: None,
             context_length: 0,
-            bounds: Bounds::default(),
             load_timeout: Some(Duration::from_secs(300)),
             patience: Duration::from_secs(5),
             max_body_bytes: MAX_BODY_BYTES,
+            bounds: Bounds::default(),
             drain: Duration::from_secs(30),
             supports,
             keys: None,
@@ -123,11 +121,7 @@ impl Gateway {
     }
 
     pub fn handle(&self) -> Handle {
-        Handle {
-            admission: self.app.dispatcher.admission().clone(),
-            cluster: self.app.cluster.clone(),
-            registry: self.app.registry.clone(),
-        }
+        Handle { app: self.app.clone() }
     }
 
     /// The routes, as served at `listen`. They answer from what [`Gateway::follow`] knows of the workers.
@@ -183,12 +177,12 @@ impl GuardRules {
 impl Handle {
     /// Requests that wait for a slot, a load or an eviction.
     pub fn waiting(&self) -> u32 {
-        self.admission.waiting()
+        self.app.dispatcher.admission().waiting()
     }
 
     /// How many may wait.
     pub fn max_queue(&self) -> u32 {
-        self.registry.view().limits().max_queue
+        self.app.registry.view().limits().max_queue
     }
 
     /// Tells the metrics of this process how the queue is.
@@ -202,11 +196,25 @@ impl Handle {
 
     /// How many workers can be reached and take new requests.
     pub fn workers(&self) -> usize {
-        self.cluster.connected().iter().filter(|(_, draining)| !draining).count()
+        self.app.cluster.connected().iter().filter(|(_, draining)| !draining).count()
     }
 
     /// Ticks at every change of any worker's state, from now on.
     pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
-        self.cluster.changes()
+        self.app.cluster.changes()
+    }
+
+    /// Whether the model is loaded on a worker that can be reached.
+    ///
+    /// # Errors
+    /// Why not: there is none of that name, or it is not loaded.
+    pub async fn check_loaded(&self, asked: &str) -> api::Result<()> {
+        let model = resolve::model(&self.app, asked, Wording::Usual).await?;
+        let key = model.replica_key();
+        let is_ready = |seen: &Seen| seen.status.replica_key == key && seen.status.state() == State::Ready;
+        match self.app.cluster.replicas().iter().any(is_ready) {
+            true => Ok(()),
+            false => Err(api::Error::unavailable(format!("model '{asked}' is not loaded"))),
+        }
     }
 }

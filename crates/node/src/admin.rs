@@ -1,33 +1,44 @@
 //! The admin port: `/livez`, `/readyz` and `/metrics`, apart from the API so that it needs no key and is never exposed.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use percent_encoding::percent_decode_str;
 
+use crate::http::{self, Bounds};
 use crate::metrics::CONTENT_TYPE;
 use crate::{Metrics, Shutdown};
-use crate::http::{self, Bounds};
+
+/// Nobody but an orchestrator and a scraper or two comes here.
+const CONNECTIONS: usize = 64;
 
 /// What must hold before this process takes requests, by name; clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<Mutex<Conditions>>);
+#[derive(Clone, Default)]
+pub struct Readiness {
+    conditions: Arc<Mutex<Conditions>>,
+    models: Arc<OnceLock<Models>>,
+}
+
+/// Tells whether a model is loaded, and why not.
+type Models = Box<dyn Fn(String) -> Asked + Send + Sync>;
+type Asked = Pin<Box<dyn Future<Output = api::Result<()>> + Send>>;
 
 /// Name to what is missing; `None` is met.
 type Conditions = BTreeMap<&'static str, Option<String>>;
 
 /// One thing that must hold. Whoever knows whether it does keeps this.
-#[derive(Debug)]
 pub struct Condition {
     name: &'static str,
     readiness: Readiness,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Admin {
     readiness: Readiness,
     shutdown: Shutdown,
@@ -56,14 +67,31 @@ async fn livez() -> &'static str {
     "ok\n"
 }
 
-async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
+/// With `?model=NAME`: whether that model is loaded besides.
+async fn readyz(State(admin): State<Admin>, uri: Uri) -> impl IntoResponse {
     if admin.shutdown.is_draining() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
     }
-    match admin.readiness.missing() {
-        None => (StatusCode::OK, "ok\n".to_owned()),
-        Some(missing) => (StatusCode::SERVICE_UNAVAILABLE, missing),
+    if let Some(missing) = admin.readiness.missing() {
+        return (StatusCode::SERVICE_UNAVAILABLE, missing);
     }
+    let ready = match model(&uri) {
+        Some(model) => admin.readiness.check_model(model).await,
+        None => Ok(()),
+    };
+    match ready {
+        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+        Err(error) => {
+            let status = StatusCode::from_u16(error.code.http_status()).unwrap_or_default();
+            (status, format!("{error}\n"))
+        }
+    }
+}
+
+/// The first `model` of the query.
+fn model(uri: &Uri) -> Option<String> {
+    let value = uri.query()?.split('&').find_map(|pair| pair.strip_prefix("model="))?;
+    Some(percent_decode_str(&value.replace('+', " ")).decode_utf8_lossy().into_owned())
 }
 
 async fn metrics_text(State(admin): State<Admin>) -> impl IntoResponse {
@@ -80,6 +108,21 @@ impl Readiness {
         condition
     }
 
+    /// From now on `asked` is asked about single models. Once: the second one is nobody's.
+    pub fn ask_about_models<F>(&self, asked: impl Fn(String) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = api::Result<()>> + Send + 'static,
+    {
+        let _ = self.models.set(Box::new(move |model| Box::pin(asked(model))));
+    }
+
+    async fn check_model(&self, model: String) -> api::Result<()> {
+        match self.models.get() {
+            Some(asked) => asked(model).await,
+            None => Err(api::Error::invalid("a worker knows no model by its name, ask a gateway")),
+        }
+    }
+
     /// One line for each condition that is not met.
     pub fn missing(&self) -> Option<String> {
         let conditions = self.lock();
@@ -90,7 +133,7 @@ impl Readiness {
 
     /// No lock is held while anything could panic.
     fn lock(&self) -> MutexGuard<'_, Conditions> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.conditions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -158,6 +201,31 @@ mod tests {
         assert!(fixture.get("/readyz").await.starts_with("HTTP/1.1 200 "));
         registry.set_missing("no view for 30 s");
         assert!(fixture.get("/readyz").await.ends_with("registry: no view for 30 s\n"));
+    }
+
+    #[tokio::test]
+    async fn a_process_can_be_asked_about_one_model() {
+        let fixture = started().await;
+        let answer = fixture.get("/readyz?model=m").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 400 ")
+                && answer.ends_with("\r\n\r\na worker knows no model by its name, ask a gateway\n"),
+            "{answer}"
+        );
+        fixture.readiness.ask_about_models(async |model| match model.as_str() {
+            "hf.co/a/b c:8b" => Ok(()),
+            other => Err(api::Error::unavailable(format!("{other:?} is not loaded"))),
+        });
+        assert!(fixture.get("/readyz?a=b&model=hf.co/a%2Fb+c:8b").await.starts_with("HTTP/1.1 200 "));
+        assert!(fixture.get("/readyz").await.starts_with("HTTP/1.1 200 "));
+        let answer = fixture.get("/readyz?model=%ff").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("\"\u{fffd}\" is not loaded\n"),
+            "{answer}"
+        );
+        // Who is not ready at all is not ready for any model.
+        fixture.readiness.condition("worker").set_missing("none");
+        assert!(fixture.get("/readyz?model=hf.co/a/b+c:8b").await.ends_with("worker: none\n"));
     }
 
     #[tokio::test]

@@ -24,6 +24,18 @@ async fn a_model_is_loaded_when_it_is_first_asked_for_and_only_then() {
 }
 
 #[tokio::test]
+async fn whether_a_model_is_loaded_can_be_asked_without_loading_it() {
+    let rig = Rig::start().await;
+    let asked = async |model: &str| rig.handle.check_loaded(model).await.map_err(|error| error.message);
+    assert_eq!(asked("m").await, Err("model 'm' is not loaded".to_owned()));
+    assert_eq!(asked("nope").await, Err("model 'nope' not found".to_owned()));
+    assert_eq!(asked("a b").await, Err("invalid model name".to_owned()));
+    assert!(rig.worker().seen().load.is_empty());
+    rig.post("/api/chat", hello("m")).await;
+    assert_eq!((asked("m").await, asked("M:latest").await), (Ok(()), Ok(())));
+}
+
+#[tokio::test]
 async fn many_requests_for_a_cold_model_load_it_once() {
     let rig = Rig::with_queue(4, 100).await;
     rig.worker().hold_loads();
