@@ -15,15 +15,18 @@ fn output(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What bash would offer for the last of `words`.
-fn offered(base: &str, words: &str) -> String {
+/// What bash would offer for the end of a line. As bash does, it takes colons for the ends of words.
+fn offered(base: &str, line: &str) -> String {
     let binary = binary().unwrap();
     let folder = binary.parent().unwrap().to_str().unwrap();
     let script = format!(
         "source <(caravan completions bash)
-         COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_TYPE=9
-         _clap_complete_caravan caravan \"${{COMP_WORDS[COMP_CWORD]}}\"
-         printf '%s\\n' \"${{COMPREPLY[@]}}\""
+         COMP_LINE={line:?}; COMP_POINT=${{#COMP_LINE}}; COMP_TYPE=9; COMP_WORDBREAKS=$' \\t\\n\"=:'
+         COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+         completer=$(complete -p caravan | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+         $completer caravan \"${{COMP_WORDS[COMP_CWORD]}}\"
+         printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        words = line.replace(':', " : "),
     );
     let path = format!("{folder}:/usr/bin:/bin");
     output(Command::new("bash").args(["-c", &script]).env("PATH", path).env("OLLAMA_HOST", base))
@@ -48,6 +51,10 @@ async fn a_shell_completes_commands_flags_and_models() {
     assert_eq!(offered("caravan run --hide"), ["--hidethinking"]);
     assert_eq!(offered("caravan limits sho"), ["show"]);
     assert_eq!(offered("caravan run sm"), ["small:tiny", "smol:latest"]);
+    // What bash has as a word of its own is behind the colon.
+    assert_eq!(offered("caravan run small:ti"), ["tiny"]);
+    assert_eq!(offered("caravan cp small:tiny sm"), [""; 0]);
+    assert_eq!(offered("caravan rm small:tiny smol:"), ["latest"]);
     assert_eq!(offered("caravan rm other:latest smo"), ["smol:latest"]);
     assert_eq!(offered("caravan completions f"), ["fish"]);
     cluster.check_logs(&[]).unwrap();

@@ -21,6 +21,28 @@ const ASKED: &str = "_CARAVAN_COMPLETE";
 /// A person has pressed Tab and waits.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Bash takes a colon for the end of a word, and names of models have colons: around the script's own function comes one
+/// that puts the words together again, and takes from its answers what stands before the last colon, which bash keeps.
+const BASH_COLONS: &str = r#"_complete_NAME() {
+    local line="${COMP_LINE:0:COMP_POINT}"
+    if [[ $line != *:* || $COMP_WORDBREAKS != *:* ]]; then
+        _clap_complete_NAME "$@"
+        return
+    fi
+    local words
+    read -ra words <<< "$line"
+    if [[ $line == *[[:space:]] ]]; then
+        words+=("")
+    fi
+    local COMP_WORDS=("${words[@]}") COMP_CWORD=$((${#words[@]} - 1))
+    local word="${words[COMP_CWORD]}"
+    _clap_complete_NAME "$1" "$word" "${words[COMP_CWORD - 1]}"
+    COMPREPLY=("${COMPREPLY[@]#"${word%"${word##*:}"}"}")
+}
+complete -o nospace -o bashdefault -o nosort -F _complete_NAME NAME 2> /dev/null ||
+    complete -o nospace -o bashdefault -F _complete_NAME NAME
+"#;
+
 /// Answers a shell that asks for words, and ends the process; anybody else is let through.
 pub fn answer_shell() {
     CompleteEnv::with_factory(|| tree(program())).var(ASKED).complete();
@@ -36,6 +58,9 @@ pub fn completions(shell: &str) -> Result<()> {
     let name = program();
     let mut text = Vec::new();
     writer.write_registration(ASKED, name, name, name, &mut text)?;
+    if shell == "bash" {
+        text.extend_from_slice(BASH_COLONS.replace("NAME", name).as_bytes());
+    }
     std::io::stdout().write_all(&text)?;
     Ok(())
 }
