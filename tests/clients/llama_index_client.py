@@ -4,6 +4,7 @@ Usage: llama_index_client.py SCRIPTED    (OLLAMA_HOST and SCRIPTED: see ollama_c
 """
 
 import asyncio
+import functools
 import os
 import sys
 
@@ -17,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 BASE = os.environ["OLLAMA_HOST"]
 QUESTION = "What is the capital of France? Answer in one sentence."
 SHORT = {"num_predict": 24}
+# Its own patience of 30 s is too little for a busy machine.
+LLM = functools.partial(Ollama, request_timeout=600)
 
 
 class City(BaseModel):
@@ -29,11 +32,11 @@ class City(BaseModel):
 
 def chat() -> None:
     # Without a context window it asks the server how long the model's is, and wants all of it.
-    model = Ollama(model="smollm2", base_url=BASE, temperature=0, request_timeout=120, additional_kwargs=SHORT)
+    model = LLM(model="smollm2", base_url=BASE, temperature=0, additional_kwargs=SHORT)
     assert model.metadata.context_window == 8192
     # With one, the same replica serves it.
-    model = Ollama(
-        model="smollm2", base_url=BASE, temperature=0, context_window=3900, request_timeout=120, additional_kwargs=SHORT
+    model = LLM(
+        model="smollm2", base_url=BASE, temperature=0, context_window=3900, additional_kwargs=SHORT
     )
     answer = model.chat([ChatMessage(role="system", content="Be brief."), ChatMessage(role="user", content=QUESTION)])
     assert "Paris" in answer.message.content, answer
@@ -44,9 +47,9 @@ def chat() -> None:
     assert len(pieces) > 2 and pieces[-1].text == whole
     assert asyncio.run(model.acomplete(QUESTION)).text == whole
 
-    in_json = Ollama(model="smollm2", base_url=BASE, json_mode=True, context_window=3900, additional_kwargs={"num_predict": 8})
+    in_json = LLM(model="smollm2", base_url=BASE, json_mode=True, context_window=3900, additional_kwargs={"num_predict": 8})
     assert in_json.complete("Tell me of France, in JSON.").text.lstrip().startswith("{")
-    long = Ollama(model="smollm2", base_url=BASE, context_window=3900, request_timeout=120, additional_kwargs={"num_predict": 64})
+    long = LLM(model="smollm2", base_url=BASE, context_window=3900, additional_kwargs={"num_predict": 64})
     shaped = long.as_structured_llm(City).chat([ChatMessage(role="user", content=QUESTION)])
     assert isinstance(shaped.raw, City), shaped
 
@@ -57,16 +60,16 @@ def tools(scripted: str) -> None:
         return f"sunny in {city}"
 
     headers = {"Authorization": "Bearer sesame"}
-    model = Ollama(model="toolful", base_url=scripted, context_window=3900, headers=headers)
+    model = LLM(model="toolful", base_url=scripted, context_window=3900, headers=headers)
     say = '[[say <tool_call>{"name": "weather", "arguments": {"city": "Oslo"}}</tool_call>]]'
     answer = model.chat_with_tools([FunctionTool.from_defaults(weather)], user_msg=say)
     (call,) = model.get_tool_calls_from_response(answer)
     assert call.tool_name == "weather" and call.tool_kwargs == {"city": "Oslo"}, answer
 
-    thinker = Ollama(model="thinker", base_url=scripted, context_window=3900, headers=headers, thinking=True)
+    thinker = LLM(model="thinker", base_url=scripted, context_window=3900, headers=headers, thinking=True)
     thought = thinker.chat([ChatMessage(role="user", content="[[say <think>Hm.</think>Yes.]]")])
     assert thought.message.content == "Yes.", thought
-    keyed = Ollama(model="m", base_url=f"{scripted}/k/sesame", context_window=3900)
+    keyed = LLM(model="m", base_url=f"{scripted}/k/sesame", context_window=3900)
     assert keyed.complete("[[say yes]]").text == "yes"
 
 
@@ -86,11 +89,11 @@ def errors(scripted: str) -> None:
         else:
             raise AssertionError(f"it was answered, not refused with {text!r}")
 
-    refused(lambda: Ollama(model="nope", base_url=BASE, context_window=3900).complete("Hi"), 404, "model 'nope' not found")
-    refused(lambda: Ollama(model="nope", base_url=BASE).metadata, 404, "not found")
-    refused(lambda: Ollama(model="m", base_url=scripted, context_window=3900).complete("Hi"), 401, "unauthorized")
+    refused(lambda: LLM(model="nope", base_url=BASE, context_window=3900).complete("Hi"), 404, "model 'nope' not found")
+    refused(lambda: LLM(model="nope", base_url=BASE).metadata, 404, "not found")
+    refused(lambda: LLM(model="m", base_url=scripted, context_window=3900).complete("Hi"), 401, "unauthorized")
     refused(lambda: OllamaEmbedding(model_name="nope", base_url=BASE).get_text_embedding("a"), 404, "not found")
-    thinks = Ollama(model="smollm2", base_url=BASE, context_window=3900, thinking=True)
+    thinks = LLM(model="smollm2", base_url=BASE, context_window=3900, thinking=True)
     refused(lambda: thinks.complete("Hi"), 400, "does not support thinking")
 
 

@@ -106,8 +106,10 @@ async function toolsAndThinking(scripted) {
 // Aborting closes the connection, as a person does who presses "stop".
 async function abort(scripted) {
   const client = new Ollama({ host: `${scripted}/k/sesame` })
+  // So long that even a busy machine is in its middle.
+  const story = `[[say ${'And they went on. '.repeat(160)}]]`
   for (let round = 0; round < 8; round++) {
-    const stream = await client.generate({ model: 'm', prompt: 'Tell me a story.', stream: true })
+    const stream = await client.generate({ model: 'm', prompt: story, stream: true })
     await assert.rejects(
       async () => {
         for await (const _ of stream) stream.abort()

@@ -12,8 +12,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use tokio::sync::watch;
 
-/// Starting and loading on two busy cores; a process that needs longer is broken.
-const MAX_WAIT: Duration = Duration::from_secs(60);
+/// Starting and loading on two cores that have other work, too; a process that needs longer is broken.
+const MAX_WAIT: Duration = Duration::from_secs(180);
 
 /// A running role. Dropping it kills it.
 pub struct Process {

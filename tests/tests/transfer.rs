@@ -113,7 +113,13 @@ async fn the_command_line_pulls_what_it_needs_through_the_mirror() {
 
     let (ok, out, err) = caravan(&base, &["run", "other", "What is the capital of France?"]);
     assert!(ok && !out.trim().is_empty() && err.contains("writing manifest"), "{out}{err}");
-    let (ok, _, _) = caravan(&base, &["rm", "m", "other"]);
+    // By the registry's own name, which has no certificate here.
+    let direct = format!("{}/library/other", registry.address());
+    let (ok, _, err) = caravan(&base, &["run", &direct, "Hi"]);
+    assert!(!ok && err.contains("Error: pull model manifest: "), "{err}");
+    let (ok, out, err) = caravan(&base, &["run", "--insecure", &direct, "What is the capital of France?"]);
+    assert!(ok && !out.trim().is_empty() && err.contains("writing manifest"), "{out}{err}");
+    let (ok, _, _) = caravan(&base, &["rm", "m", "other", &direct]);
     assert!(ok);
 
     let modelfile = cluster.folder().join("Modelfile");
