@@ -72,9 +72,13 @@ impl Guard {
     }
 
     fn allows_host(&self, headers: &HeaderMap) -> bool {
-        let host = headers.get(HOST).map_or("", |value| value.to_str().unwrap_or("?"));
+        // Who sends several could have the one checked and another believed.
+        !self.check_host || headers.get_all(HOST).iter().all(|host| self.allows(host.to_str().unwrap_or("?")))
+    }
+
+    fn allows(&self, host: &str) -> bool {
         let name = without_port(host).to_ascii_lowercase();
-        if !self.check_host || name.is_empty() {
+        if name.is_empty() {
             return true;
         }
         if let Ok(address) = name.trim_matches(['[', ']']).parse::<IpAddr>() {
@@ -228,6 +232,9 @@ mod tests {
         for name in ["example.com", "8.8.8.8:80", "localhost.example.com", "evil", "[2001:db8::1]:80"] {
             assert!(!guard.allows_host(&host(name)), "{name}");
         }
+        let mut two = host("localhost");
+        two.append(HOST, "example.com".parse().unwrap());
+        assert!(!guard.allows_host(&two));
         let open = Guard::new(&[], "0.0.0.0:0".parse().unwrap(), String::new()).unwrap();
         assert!(open.allows_host(&host("example.com")));
     }

@@ -1,6 +1,7 @@
 //! Bytes of a request as they come in: at the client's own pace, but not slower than a bound. A body that trickles in
 //! holds a connection, a request and perhaps an open blob; it must not do so for ever.
 
+use std::io;
 use std::time::Duration;
 
 use api::{Code, Error, Result};
@@ -43,14 +44,13 @@ impl Intake {
     /// The next bytes; `None` at the end.
     ///
     /// # Errors
-    /// [`Code::TooSlow`]; [`Code::Canceled`] when the client has left.
+    /// [`Code::TooSlow`]; [`Code::Invalid`] when it is no body; [`Code::Canceled`] when the client has left.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
             let frame = timeout_at(self.deadline(), self.body.frame()).await.map_err(|_| self.too_slow())?;
             let Some(frame) = frame else { return Ok(None) };
-            let canceled = |error| Error::new(Code::Canceled, format!("read the request body: {error}"));
             // What is no data is trailers, and nobody reads those.
-            if let Ok(bytes) = frame.map_err(canceled)?.into_data() {
+            if let Ok(bytes) = frame.map_err(|error| broken(&error))?.into_data() {
                 self.received += bytes.len() as u64;
                 return Ok(Some(bytes));
             }
@@ -87,6 +87,19 @@ impl Intake {
         );
         Error::new(Code::TooSlow, text)
     }
+}
+
+/// Chunks that are none are the client's fault, and it is still there to hear so, in Go's words.
+fn broken(error: &axum::Error) -> Error {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(one) = cause {
+        let kind = one.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(kind, Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)) {
+            return Error::invalid("malformed chunked encoding");
+        }
+        cause = one.source();
+    }
+    Error::new(Code::Canceled, format!("read the request body: {error}"))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use api::{Error, Result};
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -13,8 +14,11 @@ use crate::app::App;
 use crate::intake::{self, Intake};
 use crate::respond::{self, Native};
 
-pub async fn exists(State(app): State<Arc<App>>, Path(digest): Path<String>) -> Result<Response, Native> {
-    let digest = Digest::parse(&digest)?;
+pub async fn exists(
+    State(app): State<Arc<App>>,
+    digest: Result<Path<String>, PathRejection>,
+) -> Result<Response, Native> {
+    let digest = Digest::parse(&super::text(digest))?;
     if !app.store.has_blob(&digest).await {
         return Err(Error::not_found(format!("blob {digest} not found")).into());
     }
@@ -24,10 +28,10 @@ pub async fn exists(State(app): State<Arc<App>>, Path(digest): Path<String>) -> 
 /// A body of any length. Whatever goes wrong, a client that leaves included, the half of a blob is not kept.
 pub async fn upload(
     State(app): State<Arc<App>>,
-    Path(digest): Path<String>,
+    digest: Result<Path<String>, PathRejection>,
     body: Body,
 ) -> Result<Response, Native> {
-    let digest = Digest::parse(&digest)?;
+    let digest = Digest::parse(&super::text(digest))?;
     if app.store.has_blob(&digest).await {
         return Ok(respond::empty());
     }

@@ -10,6 +10,7 @@ use api::openai::{
     StreamOptions,
 };
 use axum::Extension;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 
@@ -86,7 +87,11 @@ pub async fn models(State(app): State<Arc<App>>) -> Result<Response, OpenAi> {
     Ok(respond::foreign(&ModelList::from(rows.collect::<Vec<_>>())))
 }
 
-pub async fn model(State(app): State<Arc<App>>, Path(asked): Path<String>) -> Result<Response, OpenAi> {
+pub async fn model(
+    State(app): State<Arc<App>>,
+    asked: Result<Path<String>, PathRejection>,
+) -> Result<Response, OpenAi> {
+    let asked = super::text(asked);
     let model = resolve::model(&app, &asked, Wording::Show).await?;
     Ok(respond::foreign(&row(asked, &model)))
 }

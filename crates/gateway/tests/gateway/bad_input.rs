@@ -36,6 +36,16 @@ async fn a_body_that_is_no_json_is_told_where_it_breaks() {
 }
 
 #[tokio::test]
+async fn a_path_that_is_no_text_is_answered_in_the_words_of_its_api() {
+    let rig = Rig::start().await;
+    let model = rig.get("/v1/models/%ff").await;
+    assert_eq!(model.status, 400);
+    assert_eq!(model.json()["error"]["message"], "invalid model name");
+    assert_eq!(rig.call(Method::POST, "/api/blobs/%ff", "x").await.refused(400), "invalid digest format");
+    assert_eq!(rig.call(Method::HEAD, "/api/blobs/%ff", "").await.status, 400);
+}
+
+#[tokio::test]
 async fn a_wrong_type_is_told_with_the_field() {
     let rig = Rig::start().await;
     for (path, body, text) in [

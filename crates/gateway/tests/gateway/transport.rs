@@ -179,6 +179,23 @@ async fn a_client_that_hangs_up_frees_its_slot_whether_it_streams_or_not() {
     }
 }
 
+#[tokio::test]
+async fn a_body_in_chunks_that_are_none_is_the_clients_fault() {
+    let rig = Rig::start().await;
+    let served = rig.serve(CancellationToken::new()).await;
+    for path in ["/api/show", "/v1/chat/completions", "/api/blobs/sha256:0"] {
+        let mut client = TcpStream::connect(served.address).await.unwrap();
+        let head =
+            format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        not_stuck(client.read_to_string(&mut answer)).await.unwrap();
+        let is_digest = path.starts_with("/api/blobs");
+        let text = if is_digest { "invalid digest format" } else { "malformed chunked encoding" };
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains(text), "{path}: {answer}");
+    }
+}
+
 /// Sends a request over a connection of its own.
 async fn ask(address: SocketAddr, path: &str, body: &Value) -> TcpStream {
     let mut client = TcpStream::connect(address).await.unwrap();
