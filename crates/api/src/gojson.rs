@@ -7,6 +7,7 @@
 mod decode;
 mod encode;
 mod fields;
+mod ordered;
 mod parse;
 mod quote;
 #[cfg(test)]
@@ -15,8 +16,10 @@ mod time;
 
 use serde::Deserialize;
 
+pub(crate) use decode::AGAIN;
 pub use encode::{to_string, to_vec};
 pub use fields::{Fields, kind};
+pub(crate) use ordered::{NO_MAP, ordered};
 pub use quote::quote;
 pub use time::{timestamp_local, timestamp_utc, unix_seconds};
 

@@ -6,15 +6,18 @@ mod embed;
 mod generate;
 mod message;
 mod models;
+mod tool;
 
 pub use chat::{ChatRequest, ChatResponse};
 pub use embed::{EmbedRequest, EmbedResponse, EmbeddingsRequest, EmbeddingsResponse, Input};
 pub use generate::{DebugInfo, DoneReason, GenerateRequest, GenerateResponse, Metrics};
-pub use message::{Image, Logprob, Message, Think, Tool, ToolCall, ToolCallFunction, TopLogprob};
+pub use message::{Image, Logprob, Message, Think, ToolCall, ToolCallFunction, TopLogprob};
 pub use models::{
     CopyRequest, CreateRequest, DeleteRequest, Details, ListResponse, ListedModel, OneOrMany, Progress,
     PsResponse, PullRequest, RunningModel, SaveRequest, ShowRequest, ShowResponse, TensorSummary,
 };
+pub use tool::Tool;
+pub(crate) use tool::{check_parameters, list as tool_list};
 
 /// The version that `/api/version` tells. Editors gate on Ollama's numbers, so this is the Ollama release whose
 /// behaviour we follow, not our own version.

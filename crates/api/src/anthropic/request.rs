@@ -199,6 +199,9 @@ impl MessageParam {
 
 /// Adds one block to the turn that it is part of, or to the results of tools.
 fn read_block(block: &Value, turn: &mut ollama::Message, results: &mut Vec<ollama::Message>) -> Result<()> {
+    if block.is_null() {
+        return Ok(());
+    }
     let Some(fields) = Fields::of(block, BLOCK) else {
         let kind = gojson::kind(block);
         return Err(Error::invalid(format!(
@@ -327,14 +330,10 @@ impl Tool {
         }
         let parameters = match &self.input_schema {
             Value::Null => json!({"type": "object", "properties": {}}),
-            schema @ Value::Object(_) => schema.clone(),
-            other => {
-                return Err(Error::invalid(format!(
-                    "invalid input_schema for tool {}: json: cannot unmarshal {} into Go value of type api.ToolFunctionParameters",
-                    gojson::quote(&self.name),
-                    gojson::kind(other)
-                )));
-            }
+            schema => ollama::check_parameters(schema.clone()).map_err(|error| {
+                let name = gojson::quote(&self.name);
+                Error::invalid(format!("invalid input_schema for tool {name}: {error}"))
+            })?,
         };
         let mut function = Map::new();
         function.insert("name".to_owned(), self.name.clone().into());

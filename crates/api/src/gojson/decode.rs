@@ -2,7 +2,9 @@
 //!
 //! * Field names match in any case, the last of several wins, `null` is "not given", the unknown is skipped.
 //! * A wrong type is named with the path of fields that led to it and with Go's name of the type wanted.
-//! * A newtype stands for a Go type with an `UnmarshalJSON` of its own: errors inside name the struct around it.
+//! * A newtype stands for a Go type with an `UnmarshalJSON` of its own: errors inside name the struct around it, and
+//!   where a text was wanted, the type. [`AGAIN`] is one that reads its value several times.
+//! * A tuple struct is a list whose Go type has a name. A tuple is several or, where a text stands, only that one.
 
 mod hint;
 
@@ -17,6 +19,10 @@ use serde::forward_to_deserialize_any;
 
 use super::parse::Node;
 
+/// The newtype that sees its value as a list without end, of which each element is that value: for types that must look
+/// twice, once at what it is and once at what it should be.
+pub(crate) const AGAIN: &str = "again";
+
 /// A text for the caller; Go's wording where Go has one.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Error(String);
@@ -24,7 +30,7 @@ pub(super) struct Error(String);
 type Result<T, E = Error> = std::result::Result<T, E>;
 
 pub(super) fn decode<'de, T: serde::Deserialize<'de>>(node: &Node<'de>) -> Result<T> {
-    T::deserialize(Cursor { node, place: Place::default() })
+    T::deserialize(Cursor { node, place: Place::default(), name: None })
 }
 
 /// Where in the request we are, as far as errors tell it: list positions and map keys are left out, as in Go.
@@ -42,6 +48,8 @@ struct Place<'p> {
 struct Cursor<'n, 'p, 'de> {
     node: &'n Node<'de>,
     place: Place<'p>,
+    /// Of the newtype that this is the inside of.
+    name: Option<&'static str>,
 }
 
 // === impl Error ===
@@ -172,7 +180,7 @@ impl<'de> Deserializer<'de> for Cursor<'_, '_, 'de> {
         match self.node {
             Node::Null => visitor.visit_str(""),
             Node::String(text) => visit_text(text, visitor),
-            _ => Err(self.mismatch("string")),
+            _ => Err(self.mismatch(&self.name.map_or("string".to_owned(), hint::struct_name))),
         }
     }
 
@@ -187,8 +195,12 @@ impl<'de> Deserializer<'de> for Cursor<'_, '_, 'de> {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value> {
-        visitor.visit_newtype_struct(Cursor { place: Place { is_sealed: true, ..self.place }, ..self })
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value> {
+        if name == AGAIN {
+            return visitor.visit_seq(Again(self));
+        }
+        let place = Place { is_sealed: true, ..self.place };
+        visitor.visit_newtype_struct(Cursor { place, name: Some(name), ..self })
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
@@ -196,6 +208,27 @@ impl<'de> Deserializer<'de> for Cursor<'_, '_, 'de> {
             Node::Null => visitor.visit_seq(Items { rest: [].iter(), place: self.place }),
             Node::Array(items) => visitor.visit_seq(Items { rest: items.iter(), place: self.place }),
             _ => Err(self.mismatch(&hint::list_name(visitor))),
+        }
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        _: usize,
+        visitor: V,
+    ) -> Result<V::Value> {
+        match self.node {
+            Node::Null | Node::Array(_) => self.deserialize_seq(visitor),
+            _ => Err(self.mismatch(&hint::struct_name(name))),
+        }
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value> {
+        match self.node {
+            Node::String(_) => {
+                visitor.visit_seq(Items { rest: std::slice::from_ref(self.node).iter(), place: self.place })
+            }
+            _ => self.deserialize_seq(visitor),
         }
     }
 
@@ -235,7 +268,7 @@ impl<'de> Deserializer<'de> for Cursor<'_, '_, 'de> {
         }
     }
 
-    forward_to_deserialize_any! { char bytes byte_buf unit unit_struct tuple tuple_struct identifier ignored_any }
+    forward_to_deserialize_any! { char bytes byte_buf unit unit_struct identifier ignored_any }
 }
 
 fn visit_text<'de, V: Visitor<'de>>(text: &Cow<'de, str>, visitor: V) -> Result<V::Value> {
@@ -274,11 +307,25 @@ impl<'de> SeqAccess<'de> for Items<'_, '_, 'de> {
     type Error = Error;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>> {
-        self.rest.next().map(|node| seed.deserialize(Cursor { node, place: self.place })).transpose()
+        self.rest
+            .next()
+            .map(|node| seed.deserialize(Cursor { node, place: self.place, name: None }))
+            .transpose()
     }
 
     fn size_hint(&self) -> Option<usize> {
         Some(self.rest.len())
+    }
+}
+
+/// One value, over and over.
+struct Again<'n, 'p, 'de>(Cursor<'n, 'p, 'de>);
+
+impl<'de> SeqAccess<'de> for Again<'_, '_, 'de> {
+    type Error = Error;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>> {
+        seed.deserialize(self.0).map(Some)
     }
 }
 
@@ -321,7 +368,7 @@ impl<'de> MapAccess<'de> for Entries<'_, '_, 'de> {
             Some(_) => Place { field, parent: Some(&self.place), ..self.place },
             None => self.place,
         };
-        seed.deserialize(Cursor { node, place })
+        seed.deserialize(Cursor { node, place, name: None })
     }
 
     fn size_hint(&self) -> Option<usize> {

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use super::NO_MAP;
+
 use crate::error::{Error, Result};
 
 /// An object, and what Go's errors call the place where it stands.
@@ -17,9 +19,10 @@ impl<'v> Fields<'v> {
         value.as_object().map(|map| Fields { map, place })
     }
 
-    /// Whatever is there, `null` when nothing is.
+    /// Whatever is there under that name in any case, the last that is not `null`; `null` when nothing is.
     pub fn value(&self, key: &str) -> &'v Value {
-        self.map.get(key).unwrap_or(&Value::Null)
+        let given = |(name, value): &(&String, &Value)| name.eq_ignore_ascii_case(key) && !value.is_null();
+        self.map.iter().rev().find(given).map_or(&Value::Null, |(_, value)| value)
     }
 
     /// Empty when it is not there.
@@ -31,12 +34,12 @@ impl<'v> Fields<'v> {
         }
     }
 
-    /// Empty when it is not there.
+    /// Empty when it is not there. One of those maps whose order Ollama keeps.
     pub fn object(&self, key: &str) -> Result<Map<String, Value>> {
         match self.value(key) {
             Value::Null => Ok(Map::new()),
             Value::Object(map) => Ok(map.clone()),
-            other => Err(self.mismatch(other, key, "map[string]interface {}")),
+            _ => Err(Error::invalid(NO_MAP)),
         }
     }
 
@@ -68,17 +71,17 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_empty_and_what_is_wrong_is_named() {
-        let value = json!({"a": "x", "b": 1, "c": null, "d": {"e": 1}});
+        let value =
+            json!({"a": "x", "b": 1, "c": null, "d": {"e": 1}, "TEXT": "y", "Text": "z", "text": null});
         let fields = Fields::of(&value, "Request.items").unwrap();
         assert_eq!((fields.text("a"), fields.text("c"), fields.text("z")), (Ok("x"), Ok(""), Ok("")));
+        assert_eq!((fields.text("A"), fields.text("text")), (Ok("x"), Ok("z")));
         assert_eq!(
             fields.text("b").unwrap_err().message,
             "json: cannot unmarshal number into Go struct field Request.items.b of type string"
         );
         assert_eq!(fields.object("d").unwrap()["e"], 1);
-        assert!(
-            fields.object("a").unwrap_err().message.contains("string into Go struct field Request.items.a")
-        );
+        assert_eq!(fields.object("a").unwrap_err().message, NO_MAP);
         assert!(fields.object("z").unwrap().is_empty() && Fields::of(&json!([]), "x").is_none());
     }
 }

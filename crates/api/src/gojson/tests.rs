@@ -149,6 +149,10 @@ fn a_type_that_go_decodes_by_hand_is_told_by_the_struct_around_it() {
             r#"{"messages":[{"tool_calls":[{"function":{"name":1}}]}]}"#,
             "number into Go struct field ChatRequest.messages.tool_calls.function.name of type string",
         ),
+        (
+            r#"{"messages":[{"images":[1]}]}"#,
+            "number into Go struct field ChatRequest.messages.images of type api.ImageData",
+        ),
     ] {
         assert_eq!(refusal::<ChatRequest>(text), format!("json: cannot unmarshal {message}"), "{text}");
     }
@@ -195,6 +199,10 @@ fn types_of_our_own_speak_for_themselves() {
         (
             r#"{"think":1}"#,
             r#"think must be a boolean or string ("high", "medium", "low", "max", true, or false)"#,
+        ),
+        (
+            r#"{"images":[1]}"#,
+            "json: cannot unmarshal number into Go struct field GenerateRequest.images of type api.ImageData",
         ),
         (r#"{"images":["data:x"]}"#, "illegal base64 data at input byte 4"),
     ] {

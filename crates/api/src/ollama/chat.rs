@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::generate::{DebugInfo, DoneReason, Metrics};
-use super::message::{Logprob, Message, Think, Tool};
+use super::message::{Logprob, Message, Think};
+use super::tool::{self, Tool};
 use crate::KeepAlive;
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -12,7 +13,7 @@ use crate::KeepAlive;
 pub struct ChatRequest {
     pub model: String,
     pub messages: Vec<Message>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "tool::named_list")]
     pub tools: Vec<Tool>,
     /// `None` means true.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -53,7 +53,7 @@ pub struct EmbedResponse {
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
+#[serde(default, rename = "EmbeddingRequest")]
 pub struct EmbeddingsRequest {
     pub model: String,
     pub prompt: String,

@@ -7,9 +7,9 @@ use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, PAD, STANDARD};
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::gojson::quote;
+use crate::gojson::{self, quote};
 
 /// One turn. `role` is lower-cased on input; any string is accepted, as Ollama does.
 // The derived code is reached through the impls below; `Alias` is what Go's errors call it there.
@@ -49,11 +49,9 @@ pub struct ToolCallFunction {
     pub index: u32,
     pub name: String,
     /// A JSON object, in the order in which it was written.
-    pub arguments: serde_json::Map<String, Value>,
+    #[serde(deserialize_with = "arguments")]
+    pub arguments: Map<String, Value>,
 }
-
-/// A tool that the model may call, as the client wrote it: JSON schema is not ours to check.
-pub type Tool = Value;
 
 /// Go does not mind bits behind the last byte, and neither do the clients that send them.
 const LENIENT: GeneralPurpose =
@@ -65,6 +63,10 @@ pub enum Think {
     Bool(bool),
     /// `low`, `medium`, `high` or `max`.
     Level(String),
+}
+
+fn arguments<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Map<String, Value>, D::Error> {
+    gojson::ordered(deserializer).map(Map::from_iter)
 }
 
 // === impl Message ===
@@ -265,5 +267,20 @@ mod tests {
         ] {
             assert_eq!(Image::from_base64(text), Err(at), "{text:?}");
         }
+    }
+
+    #[test]
+    fn arguments_that_are_no_map_are_refused_as_ollama_does() {
+        let read = |arguments: Value| {
+            let body = json!({"function": {"name": "f", "arguments": arguments}}).to_string();
+            gojson::from_slice::<ToolCall>(body.as_bytes()).map(|call| call.function.arguments)
+        };
+        for wrong in [json!("{}"), json!([]), json!(1)] {
+            assert_eq!(read(wrong).unwrap_err().message, gojson::NO_MAP);
+        }
+        assert!(read(Value::Null).unwrap().is_empty());
+        let kept: Vec<String> =
+            read(json!({"b": null, "a": 1})).unwrap().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(kept, ["b", "a"]);
     }
 }

@@ -28,6 +28,7 @@ pub struct ChatCompletionRequest {
     pub presence_penalty: Option<f64>,
     pub top_p: Option<f64>,
     pub response_format: Option<ResponseFormat>,
+    #[serde(deserialize_with = "ollama::tool_list")]
     pub tools: Vec<Tool>,
     pub reasoning: Option<Reasoning>,
     pub reasoning_effort: Option<String>,
@@ -254,8 +255,9 @@ impl Message {
 
 impl ToolCall {
     fn translate(&self) -> Result<ollama::ToolCall> {
-        let arguments = serde_json::from_str(&self.function.arguments)
-            .map_err(|_| Error::invalid("invalid tool call arguments"))?;
+        let arguments = serde_json::from_str::<Option<_>>(&self.function.arguments)
+            .map_err(|_| Error::invalid("invalid tool call arguments"))?
+            .unwrap_or_default();
         let function =
             ollama::ToolCallFunction { index: self.index, name: self.function.name.clone(), arguments };
         Ok(ollama::ToolCall { id: Some(self.id.clone()).filter(|id| !id.is_empty()), function })

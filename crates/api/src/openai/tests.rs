@@ -127,9 +127,14 @@ fn a_content_that_is_no_content_is_refused_in_words_of_ollama() {
         let error = messages(json!([{"role": "user", "content": content}])).unwrap_err();
         assert_eq!(error, Error::invalid(message));
     }
-    let call = json!({"id": "c", "function": {"name": "f", "arguments": "[1]"}});
-    let error = messages(json!([{"role": "assistant", "content": "", "tool_calls": [call]}])).unwrap_err();
-    assert_eq!(error, Error::invalid("invalid tool call arguments"));
+    let called = |arguments: &str| {
+        let call = json!({"id": "c", "function": {"name": "f", "arguments": arguments}});
+        messages(json!([{"role": "assistant", "content": "", "tool_calls": [call]}]))
+    };
+    for arguments in ["[1]", "", "{", "7"] {
+        assert_eq!(called(arguments), Err(Error::invalid("invalid tool call arguments")));
+    }
+    assert_eq!(called("null").unwrap()[0]["tool_calls"][0]["function"]["arguments"], json!({}));
 }
 
 #[test]

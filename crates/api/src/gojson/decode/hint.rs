@@ -110,7 +110,14 @@ impl<'de> Deserializer<'de> for Probe {
         Err(Name(struct_name(name)))
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, _: V) -> Result<V::Value, Name> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Name> {
+        if name == super::AGAIN {
+            return visitor.visit_seq(Probe);
+        }
         Err(Name(struct_name(name)))
     }
 

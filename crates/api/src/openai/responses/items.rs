@@ -7,6 +7,8 @@ use crate::error::{Error, Result};
 use crate::gojson::{self, Fields};
 use crate::ollama::{self, Image, Message};
 
+const NO_TYPE: &str = "input item missing required 'type' field";
+
 /// Appends the messages that `input` stands for.
 pub fn translate(input: &Value, out: &mut Vec<Message>) -> Result<()> {
     let items = match input {
@@ -40,6 +42,9 @@ struct History<'m> {
 
 impl History<'_> {
     fn add(&mut self, item: &Value, next: Option<&Value>) -> Result<()> {
+        if item.is_null() {
+            return Err(Error::invalid(NO_TYPE));
+        }
         let fields = |place| {
             let mismatch = || {
                 let kind = gojson::kind(item);
@@ -63,7 +68,7 @@ impl History<'_> {
             }
             // What was found is told by the message that follows.
             "web_search_call" => Ok(()),
-            "" => Err(Error::invalid("input item missing required 'type' field")),
+            "" => Err(Error::invalid(NO_TYPE)),
             other => Err(Error::invalid(format!("unknown input item type: {}", gojson::quote(other)))),
         }
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::super::chat::think_of_effort;
 use super::{WEB_SEARCH, items};
 use crate::KeepAlive;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ollama;
 
 /// `keep_alive` and `num_ctx` are Ollama's words, accepted here too. Nothing is kept between requests, so
@@ -106,7 +106,7 @@ impl ResponsesRequest {
         Ok(ollama::ChatRequest {
             model: self.model.clone(),
             messages,
-            tools: self.functions(),
+            tools: self.functions()?,
             stream: Some(self.stream),
             format: self.format(),
             keep_alive: self.keep_alive,
@@ -136,10 +136,10 @@ impl ResponsesRequest {
         }
     }
 
-    fn functions(&self) -> Vec<ollama::Tool> {
+    fn functions(&self) -> Result<Vec<ollama::Tool>> {
         let mut functions = Vec::new();
         for tool in &self.tools {
-            tool.expand("", &mut functions);
+            tool.expand("", &mut functions)?;
         }
         if self.wants_web_search() {
             // A tool of the client's that has the name of the built-in one could not be told from it.
@@ -151,7 +151,7 @@ impl ResponsesRequest {
                     "query": {"type": "string", "description": "What to look for"}}}
             }}));
         }
-        functions
+        Ok(functions)
     }
 }
 
@@ -164,22 +164,28 @@ impl ResponsesTool {
 
     /// Appends what a model can call: this tool, or the members of a namespace under its name. A tool without a name
     /// is one that only OpenAI's own servers can run.
-    fn expand(&self, namespace: &str, out: &mut Vec<ollama::Tool>) {
+    fn expand(&self, namespace: &str, out: &mut Vec<ollama::Tool>) -> Result<()> {
         let is_within = namespace.is_empty() || self.name.starts_with(&format!("{namespace}."));
         let name = if is_within { self.name.clone() } else { format!("{namespace}.{}", self.name) };
         if self.kind == "namespace" {
             let namespace = if self.name.is_empty() { namespace } else { &name };
-            self.tools.iter().for_each(|member| member.expand(namespace, out));
-        } else if !self.name.is_empty() && !self.is_web_search() {
+            return self.tools.iter().try_for_each(|member| member.expand(namespace, out));
+        }
+        if !self.name.is_empty() && !self.is_web_search() {
             let mut function = Map::new();
             function.insert("name".to_owned(), name.into());
             if let Some(description) = self.description.as_ref().filter(|text| !text.is_empty()) {
                 function.insert("description".to_owned(), description.clone().into());
             }
-            let parameters = self.parameters.clone().map(Value::from);
-            let nothing = || json!({"type": "object", "properties": {}});
-            function.insert("parameters".to_owned(), parameters.unwrap_or_else(nothing));
+            let parameters = match self.parameters.clone() {
+                Some(parameters) => ollama::check_parameters(parameters.into()).map_err(|error| {
+                    Error::invalid(format!("failed to unmarshal tool parameters: {error}"))
+                })?,
+                None => json!({"type": "object", "properties": {}}),
+            };
+            function.insert("parameters".to_owned(), parameters);
             out.push(json!({"type": "function", "function": function}));
         }
+        Ok(())
     }
 }

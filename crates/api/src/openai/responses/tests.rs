@@ -96,6 +96,7 @@ fn items_that_are_none_are_named_with_their_place() {
     let content = |part: Value| json!([{"role": "user", "content": [{"type": "input_text"}, part]}]);
     for (items, message) in [
         (json!([{"role": "user"}, {"type": "video"}]), "input[1]: unknown input item type: \"video\""),
+        (json!([null]), "input[0]: input item missing required 'type' field"),
         (json!([{}]), "input[0]: input item missing required 'type' field"),
         (
             json!(["x"]),
