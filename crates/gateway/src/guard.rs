@@ -12,7 +12,7 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_MAX_AGE, HOST, ORIGIN, VARY,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS");
 /// Seconds: twelve hours, as Ollama says.
@@ -69,6 +69,14 @@ impl Guard {
             origins.push(Rule::Around { prefix: format!("{scheme}://"), suffix: String::new() });
         }
         Ok(Guard { origins, check_host: listen.ip().is_loopback(), host_name })
+    }
+
+    /// What the address itself says, on HTTP/2 and before a proxy, goes before the header, which then means nothing.
+    fn allows_target(&self, uri: &Uri, headers: &HeaderMap) -> bool {
+        match authority(uri) {
+            Some(host) => !self.check_host || self.allows(host),
+            None => self.allows_host(headers),
+        }
     }
 
     fn allows_host(&self, headers: &HeaderMap) -> bool {
@@ -141,13 +149,13 @@ impl Rule {
 
 /// The layer: 403 without a body for what is not allowed, 204 for questions of browsers, headers on the rest.
 pub async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    if !guard.allows_host(headers) {
-        tracing::debug!(host = ?headers.get(HOST), "refused a host name that is not ours");
+    let (uri, headers) = (request.uri(), request.headers());
+    if !guard.allows_target(uri, headers) {
+        tracing::debug!(%uri, host = ?headers.get(HOST), "refused a host name that is not ours");
         return StatusCode::FORBIDDEN.into_response();
     }
     let is_question = request.method() == Method::OPTIONS;
-    let Some(origin) = headers.get(ORIGIN).filter(|origin| !is_same(origin, headers)) else {
+    let Some(origin) = headers.get(ORIGIN).filter(|origin| !is_same(origin, uri, headers)) else {
         // Bound to loopback, Ollama answers a bare OPTIONS itself; elsewhere its router does.
         if is_question && guard.check_host {
             return StatusCode::NO_CONTENT.into_response();
@@ -176,10 +184,15 @@ pub async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next
     response
 }
 
-fn is_same(origin: &HeaderValue, headers: &HeaderMap) -> bool {
-    let (Ok(origin), Some(Ok(host))) = (origin.to_str(), headers.get(HOST).map(HeaderValue::to_str)) else {
-        return false;
-    };
+/// The name in the address, without what some put before it.
+fn authority(uri: &Uri) -> Option<&str> {
+    let authority = uri.authority()?.as_str();
+    Some(authority.rsplit_once('@').map_or(authority, |(_, host)| host))
+}
+
+fn is_same(origin: &HeaderValue, uri: &Uri, headers: &HeaderMap) -> bool {
+    let host = authority(uri).or_else(|| headers.get(HOST)?.to_str().ok());
+    let (Ok(origin), Some(host)) = (origin.to_str(), host) else { return false };
     origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) == Some(host)
 }
 
@@ -260,6 +273,28 @@ mod tests {
         for name in ["box", "BOX:11434"] {
             assert!(guard(&[]).allows_host(&host(name)), "{name}");
         }
+    }
+
+    #[test]
+    fn the_address_goes_before_the_header() {
+        let (guard, ours, origin) = (guard(&[]), host("localhost"), |text| HeaderValue::from_static(text));
+        for (uri, is_ours) in [
+            ("/api/tags", true),
+            ("http://localhost:80/api/tags", true),
+            ("http://evil.example/api/tags", false),
+            ("https://localhost@evil.example:80/", false),
+        ] {
+            assert_eq!(guard.allows_target(&uri.parse().unwrap(), &ours), is_ours, "{uri}");
+        }
+        assert!(guard.allows_target(&"http://localhost/".parse().unwrap(), &host("evil.example")));
+        assert!(!guard.allows_target(&Uri::default(), &host("evil.example")));
+        let there = "http://a.b:1/".parse().unwrap();
+        assert!(
+            is_same(&origin("https://a.b:1"), &there, &ours)
+                && !is_same(&origin("https://a.b"), &there, &ours)
+        );
+        assert!(is_same(&origin("http://localhost"), &Uri::default(), &ours));
+        assert!(!is_same(&origin("http://localhost"), &there, &ours));
     }
 
     #[test]

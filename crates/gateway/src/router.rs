@@ -120,16 +120,17 @@ fn without_head(methods: Methods, allow: &'static str) -> Methods {
     methods.on(HEAD, move || async move { respond::method_not_allowed(allow) })
 }
 
-/// Collapses double slashes and drops the one at the end: clients join base addresses and paths carelessly.
+/// Collapses double slashes and drops the one at the end, for clients join base addresses and paths carelessly, and takes
+/// a letter that is written as its number for what it is, as Ollama's router does.
 fn forgive(mut request: Request) -> Request {
     let path = request.uri().path();
-    if !path.contains("//") && (path.len() < 2 || !path.ends_with('/')) {
+    if !path.contains("//") && !path.contains('%') && (path.len() < 2 || !path.ends_with('/')) {
         return request;
     }
     let mut clean = String::with_capacity(path.len());
     for segment in path.split('/').filter(|segment| !segment.is_empty()) {
         clean.push('/');
-        clean.push_str(segment);
+        clean.push_str(&plain(segment));
     }
     if clean.is_empty() {
         clean.push('/');
@@ -138,10 +139,37 @@ fn forgive(mut request: Request) -> Request {
         clean.push('?');
         clean.push_str(query);
     }
-    if let Ok(uri) = clean.parse::<Uri>() {
+    if let Some(uri) = with_path(request.uri(), &clean) {
         *request.uri_mut() = uri;
     }
     request
+}
+
+/// The same address with another path and query; `None` when that is none.
+pub fn with_path(uri: &Uri, path: &str) -> Option<Uri> {
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(path.parse().ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+/// `%61` is `a`, but only what needs no such number (RFC 3986, section 2.3) loses it: `%2F` is no slash.
+fn plain(segment: &str) -> String {
+    let mut parts = segment.split('%');
+    let mut clean = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let code = part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match code.filter(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(byte)) {
+            Some(byte) => {
+                clean.push(char::from(byte));
+                clean.push_str(&part[2..]);
+            }
+            None => {
+                clean.push('%');
+                clean.push_str(part);
+            }
+        }
+    }
+    clean
 }
 
 #[cfg(test)]
@@ -157,6 +185,11 @@ mod tests {
             ("/api/tags/", "/api/tags"),
             ("//api///tags//?a=b//c", "/api/tags?a=b//c"),
             ("/api/blobs/sha256:aa/", "/api/blobs/sha256:aa"),
+            ("/%61pi/t%61g%73?a=%61", "/api/tags?a=%61"),
+            ("/v1/models/a%2Fb%2f%20c%7E", "/v1/models/a%2Fb%2f%20c~"),
+            ("/a%2", "/a%2"),
+            ("/a%+1b%%61%é", "/a%+1b%a%é"),
+            ("http://a.example//api/%74ags/", "http://a.example/api/tags"),
         ] {
             let request = Request::builder().uri(given).body(axum::body::Body::empty()).unwrap();
             assert_eq!(forgive(request).uri(), expected, "{given}");

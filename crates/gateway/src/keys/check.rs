@@ -23,6 +23,7 @@ use crate::call::Call;
 use crate::ids;
 use crate::intake::{self, Intake};
 use crate::respond::{Anthropic, Cohere, Native, OpenAi};
+use crate::router::with_path;
 
 const API_KEY: &str = "x-api-key";
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"caravan\"");
@@ -39,7 +40,7 @@ struct PathKey(Vec<u8>);
 /// Takes a key out of the path before anybody routes by it or logs it: `/k/KEY/api/tags` is `/api/tags`.
 pub fn take_from_path(mut request: Request) -> Request {
     let Some((key, rest)) = split(request.uri()) else { return request };
-    if let Ok(uri) = rest.parse::<Uri>() {
+    if let Some(uri) = with_path(request.uri(), &rest) {
         *request.uri_mut() = uri;
         request.extensions_mut().insert(PathKey(key));
     }
@@ -130,6 +131,7 @@ mod tests {
             ("/k/sesame", "sesame", "/"),
             ("/k/a%2Fb%20c/api/ps", "a/b c", "/api/ps"),
             ("/k/one/k/two/api/ps", "one", "/k/two/api/ps"),
+            ("http://a.example/k/one/api/ps", "one", "http://a.example/api/ps"),
         ] {
             let request = Request::builder().uri(given).body(Body::empty()).unwrap();
             let request = take_from_path(request);

@@ -25,3 +25,4 @@ mod resume;
 mod stress;
 mod transfer;
 mod transport;
+mod wire;
