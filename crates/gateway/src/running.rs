@@ -17,6 +17,7 @@ use crate::cluster::Seen;
 pub async fn list(store: &Store, replicas: Vec<Seen>) -> Vec<RunningModel> {
     let mut rows = merge(replicas);
     rows.sort_by(|a, b| b.expires_at_ns.cmp(&a.expires_at_ns).then_with(|| a.name.cmp(&b.name)));
+    let now = SystemTime::now();
     let mut models = Vec::with_capacity(rows.len());
     for row in rows {
         let details = details(store, &row.name).await;
@@ -26,7 +27,7 @@ pub async fn list(store: &Store, replicas: Vec<Seen>) -> Vec<RunningModel> {
             size: row.size_bytes,
             digest: row.manifest_digest,
             details,
-            expires_at: gojson::timestamp_local(time(row.expires_at_ns)),
+            expires_at: gojson::timestamp_local(time(row.expires_at_ns, now)),
             size_vram: row.size_vram_bytes,
             context_length: u64::from(row.context_length),
         });
@@ -61,9 +62,10 @@ async fn details(store: &Store, name: &str) -> Details {
     Details { parent_model: String::new(), ..model.details.clone() }
 }
 
-/// For ever is 292 years after 1970 in nanoseconds, and Ollama's clients take it for that.
-fn time(unix_ns: i64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_nanos(unix_ns.max(0).unsigned_abs())
+/// For ever is as many nanoseconds from now on as can be counted, 292 years, and Ollama's clients take it for that.
+fn time(unix_ns: i64, now: SystemTime) -> SystemTime {
+    let since = if unix_ns == i64::MAX { now } else { SystemTime::UNIX_EPOCH };
+    since + Duration::from_nanos(unix_ns.max(0).unsigned_abs())
 }
 
 #[cfg(test)]
@@ -99,6 +101,14 @@ mod tests {
         assert_eq!(names, ["b:latest", "a:latest"]);
         assert_eq!((rows[1].size, rows[1].size_vram), (20, 8));
         assert!(rows[1].expires_at.starts_with("1970-01-01T00:00:07") || rows[1].expires_at.contains(":07"));
-        assert!(rows[0].expires_at.starts_with("2262-"));
+    }
+
+    #[test]
+    fn for_ever_begins_now() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        assert_eq!(time(5, now), SystemTime::UNIX_EPOCH + Duration::from_nanos(5));
+        assert_eq!(time(-5, now), SystemTime::UNIX_EPOCH);
+        let years = time(i64::MAX, now).duration_since(now).unwrap().as_secs() / (365 * 86_400);
+        assert_eq!(years, 292);
     }
 }

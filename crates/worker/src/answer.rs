@@ -90,7 +90,8 @@ impl Answer {
             reason: reason.into(),
             prompt_duration_ns: since(self.started, self.prefilled.unwrap_or(now)),
             eval_tokens: self.parser.tokens().len() as u64,
-            eval_duration_ns: since(self.prefilled, now),
+            // The first token comes out of the step that read the prompt, but zero would be taken for "not measured".
+            eval_duration_ns: since(self.prefilled, now).max(1),
             context: context.unwrap_or_default(),
             ..std::mem::take(&mut self.done)
         };

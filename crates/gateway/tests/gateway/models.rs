@@ -195,7 +195,7 @@ async fn what_is_loaded_is_told_with_its_end() {
     assert_eq!((&models[0]["context_length"], &models[0]["size"]), (&json!(512), &json!(1000)));
     assert_eq!((&models[0]["size_vram"], &models[0]["details"]["family"]), (&json!(400), &json!("llama")));
     assert_eq!(models[0]["details"]["parent_model"], "");
-    assert!(models[0]["expires_at"].as_str().unwrap().starts_with("2262-"));
+    assert!(models[0]["expires_at"].as_str().unwrap().starts_with("23"));
     assert_eq!(models[0]["digest"].as_str().unwrap().len(), 64);
 }
 

@@ -45,6 +45,13 @@ async fn a_bounded_answer_ends_at_its_bound() {
 }
 
 #[tokio::test]
+async fn one_token_has_taken_time_as_well() {
+    let site = Site::loaded(1).await;
+    let (_, done) = site.answer(with_options(ask("hi"), |options| options.num_predict = 1)).await.unwrap();
+    assert!(done.eval_tokens == 1 && done.eval_duration_ns > 0, "{done:?}");
+}
+
+#[tokio::test]
 async fn a_stop_string_is_never_shown() {
     let site = Site::loaded(1).await;
     let request = with_options(say("one two three"), |options| options.stop = vec!["two".into()]);
