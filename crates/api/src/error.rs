@@ -39,12 +39,15 @@ pub enum Code {
     /// A server of somebody else, a registry, refused or failed. Ollama answers 500 and so do we, but nobody here need
     /// look at it.
     Remote,
+    /// A template does not work, be it a model's or the request's. Ollama answers 500 and so do we, but it is not our fault,
+    /// and any client can bring one.
+    Template,
     /// Our fault.
     Internal,
 }
 
 impl Code {
-    pub const ALL: [Code; 17] = [
+    pub const ALL: [Code; 18] = [
         Code::Invalid,
         Code::Unauthorized,
         Code::Forbidden,
@@ -61,6 +64,7 @@ impl Code {
         Code::OutOfMemory,
         Code::Timeout,
         Code::Remote,
+        Code::Template,
         Code::Internal,
     ];
 
@@ -75,7 +79,7 @@ impl Code {
             Code::TooSlow => 408,
             Code::TooLarge => 413,
             Code::Canceled => 499,
-            Code::Internal | Code::OutOfMemory | Code::Remote => 500,
+            Code::Internal | Code::OutOfMemory | Code::Remote | Code::Template => 500,
             Code::Busy | Code::NotLoaded | Code::NoPermit | Code::QueueFull | Code::Unavailable => 503,
             Code::Timeout => 504,
         }
@@ -105,6 +109,7 @@ impl Code {
             Code::OutOfMemory => "out_of_memory",
             Code::Timeout => "timeout",
             Code::Remote => "remote",
+            Code::Template => "template",
             Code::Internal => "internal",
         }
     }

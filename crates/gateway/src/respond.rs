@@ -143,6 +143,8 @@ pub fn log(error: &Error) {
         Code::Unavailable | Code::Timeout | Code::Remote => {
             tracing::warn!(code, error = error.message, "request not served")
         }
+        // Worth a look where it is a model's template; a client's own is not, and the two cannot be told apart.
+        Code::Template => tracing::info!(code, error = error.message, "request failed"),
         _ => tracing::debug!(code, error = error.message, "request refused"),
     }
 }

@@ -31,7 +31,7 @@ fn grpc_code(code: Code) -> Grpc {
         Code::Unavailable => Grpc::Unavailable,
         Code::TooSlow | Code::Timeout => Grpc::DeadlineExceeded,
         // Workers speak to no registry.
-        Code::Remote | Code::Internal => Grpc::Internal,
+        Code::Remote | Code::Template | Code::Internal => Grpc::Internal,
     }
 }
 

@@ -213,5 +213,5 @@ fn with_python_tag(dress: Dress) -> Dress {
 
 /// Ollama answers 500 to a template that does not work, whoever brought it.
 fn template_error(error: &template::Error) -> Error {
-    Error::internal(format!("template error: {error}"))
+    Error::new(Code::Template, format!("template error: {error}"))
 }

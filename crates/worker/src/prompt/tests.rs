@@ -284,7 +284,7 @@ fn a_template_that_does_not_work_is_an_error_that_says_where() {
         let request =
             GenerateRequest { template: template.into(), template_from_request: from_request, ..hello() };
         let error = refusal(&prompts(100, None), &request);
-        assert_eq!(error.code, api::Code::Internal);
+        assert_eq!(error.code, api::Code::Template);
         assert!(error.message.starts_with("template error: line 1: "), "{error}");
     }
 }
