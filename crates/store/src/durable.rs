@@ -40,7 +40,8 @@ pub(crate) fn settle(file: NamedTempFile, target: &Path) -> Result<()> {
 /// Writes a small file whole.
 pub(crate) fn write(target: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = temporary(parent(target))?;
-    file.write_all(bytes).map_err(Error::io("write", file.path()))?;
+    // Through the file itself: a temporary one puts its path into errors, which have it already.
+    file.as_file_mut().write_all(bytes).map_err(Error::io("write", file.path()))?;
     settle(file, target)
 }
 

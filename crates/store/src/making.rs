@@ -1,12 +1,13 @@
 //! A blob that is made here, so that nobody knows its digest before the end.
 
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use crate::digest::Hasher;
 use crate::home;
@@ -16,7 +17,9 @@ use crate::{Digest, Error, Result, durable, unfinished};
 
 /// Where the bytes go. Blocking. Dropped before [`NewBlob::finish`], it leaves nothing behind.
 pub struct NewBlob {
-    file: BufWriter<NamedTempFile>,
+    // Apart from its name: a temporary file puts its path into errors, which have it already.
+    file: BufWriter<File>,
+    path: TempPath,
     hasher: Hasher,
     open: Open,
 }
@@ -27,8 +30,8 @@ impl NewBlob {
     pub(crate) fn start(inner: Arc<Inner>) -> Result<NewBlob> {
         inner.uploads.fetch_add(1, Ordering::SeqCst);
         let open = Open(inner);
-        let file = unfinished::begin(open.0.home.incoming())?;
-        Ok(NewBlob { file: BufWriter::new(file), hasher: Hasher::default(), open })
+        let (file, path) = unfinished::begin(open.0.home.incoming())?.into_parts();
+        Ok(NewBlob { file: BufWriter::new(file), path, hasher: Hasher::default(), open })
     }
 
     /// Where the bytes lie until then, for who wants to look at what he has made.
@@ -36,10 +39,8 @@ impl NewBlob {
     /// # Errors
     /// When the disk does not take the last of them.
     pub fn path(&mut self) -> Result<&Path> {
-        let flushed = self.file.flush();
-        let path = self.file.get_ref().path();
-        flushed.map_err(Error::io("write", path))?;
-        Ok(path)
+        self.file.flush().map_err(Error::io("write", &self.path))?;
+        Ok(&self.path)
     }
 
     /// Makes the blob durable and names it.
@@ -52,10 +53,10 @@ impl NewBlob {
     /// # Errors
     /// [`Error::Canceled`] after a break.
     pub fn publish(self, progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>) -> Result<Digest> {
-        let NewBlob { file, hasher, open } = self;
+        let NewBlob { file, path, hasher, open } = self;
         let home = &open.0.home;
-        let file =
-            file.into_inner().map_err(|error| Error::io("write", home.incoming())(error.into_error()))?;
+        let file = file.into_inner().map_err(|error| Error::io("write", &path)(error.into_error()))?;
+        let file = NamedTempFile::from_parts(file, path);
         let digest = hasher.finish();
         if !home.touch(&digest)? {
             let total = file.as_file().metadata().map_err(Error::io("stat", file.path()))?.len();

@@ -82,7 +82,8 @@ impl Sink {
     fn write(mut self, pieces: Vec<Bytes>) -> Result<Sink> {
         for piece in pieces {
             self.hasher.update(&piece);
-            self.file.write_all(&piece).map_err(Error::io("write", self.file.path()))?;
+            // Through the file itself: a temporary one puts its path into errors, which have it already.
+            self.file.as_file_mut().write_all(&piece).map_err(Error::io("write", self.file.path()))?;
         }
         Ok(self)
     }
@@ -111,4 +112,29 @@ impl Drop for Open {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|_| Error::Task)?
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+    use crate::Store;
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_with_one_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let mut upload = store.upload(Hasher::default().finish()).await.unwrap();
+        let sink = upload.sink.as_mut().unwrap();
+        let place = NamedTempFile::new_in(folder.path()).unwrap().into_temp_path();
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        sink.file = NamedTempFile::from_parts(full, place);
+        let error = upload.write(Bytes::from(vec![0; COLLECT])).await.unwrap_err().to_string();
+        assert!(
+            error.starts_with("write `") && error.ends_with("`: No space left on device (os error 28)"),
+            "{error}"
+        );
+        assert_eq!(error.matches(&*folder.path().to_string_lossy()).count(), 1, "{error}");
+    }
 }
