@@ -39,7 +39,7 @@ pub enum Error {
     NotFinite { what: String },
     #[error("not enough memory: {needed} bytes are needed for {what}")]
     OutOfMemory { what: &'static str, needed: u64 },
-    #[error("`format`: {0}")]
+    #[error("invalid format: {0}")]
     Grammar(String),
     #[error("this model cannot {what}")]
     Unsupported { what: &'static str },

@@ -5,14 +5,16 @@
 //! only [`guidance`] knows that. Which answers have a grammar is not decided here.
 
 mod guidance;
+mod numbers;
 mod schema;
 mod thought;
 
-use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::{fmt, thread};
 
 use crate::{Error, Tokenizer, sampler::Mask};
 use guidance::Guidance;
+use numbers::Numbers;
 use thought::Thoughtful;
 
 pub use thought::Thought;
@@ -93,9 +95,18 @@ impl Grammars {
 
     /// JSON of a schema, which is bounded in size and in depth. Takes milliseconds, the first time tenths of a second.
     pub fn schema(&self, text: &str) -> Result<Grammar, Error> {
-        let schema = schema::read(text)?;
-        let guidance = self.guidance.get_or_init(|| Guidance::new(&self.tokenizer)).as_ref();
-        Ok(Grammar::new(guidance.map_err(Error::clone)?.compile(schema)?))
+        // A compiler recurses where a schema refers. The caller's stack may be a small one.
+        let compile = || {
+            let schema = schema::read(text)?;
+            let guidance = self.guidance.get_or_init(|| Guidance::new(&self.tokenizer)).as_ref();
+            guidance.map_err(Error::clone)?.compile(schema)
+        };
+        let compiled = thread::scope(|scope| {
+            let thread = thread::Builder::new().name("grammar".to_owned()).stack_size(schema::STACK_BYTES);
+            let problem = || Error::Grammar("the schema cannot be compiled now; try again".to_owned());
+            thread.spawn_scoped(scope, compile).map_err(|_| problem())?.join().map_err(|_| problem())?
+        })?;
+        Ok(Grammar::new(Numbers::new(Grammar::new(compiled), self.tokenizer.clone())))
     }
 }
 

@@ -10,13 +10,20 @@ use llguidance::{
 };
 use serde_json::Value;
 
-use super::{Begin, Constraint};
+use super::{Begin, Constraint, schema::MAX_OPTIONAL_KEYS};
 use crate::{Error, Tokenizer, sampler::Mask};
+
+/// An object has four in a row for each key that may come next; the rest is for what is around it.
+const MAX_ITEMS: usize = 4 * MAX_OPTIONAL_KEYS + 2_000;
+/// Characters of a pattern in the text of an error.
+const MAX_SHOWN: usize = 100;
 
 /// What one grammar may cost. A state of the lexer has one or two kB, so these are 20 to 40 MB; a mask that runs into its
 /// bound has taken some ten milliseconds, hundreds of times as long as usual.
 fn limits() -> ParserLimits {
     ParserLimits {
+        max_items_in_row: MAX_ITEMS,
+        step_max_items: 10 * MAX_ITEMS,
         max_lexer_states: 20_000,
         max_grammar_size: 200_000,
         verbose_errors: false,
@@ -79,10 +86,34 @@ fn word(tokenizer: &Tokenizer, token: u32) -> Vec<u8> {
     [&[TokTrie::SPECIAL_TOKEN_MARKER], tokenizer.piece_with_special(token)].concat()
 }
 
+/// What is wrong, in a line. What follows the first line of an error is where in llguidance it happened, or an excerpt.
 fn problem(error: impl std::fmt::Display) -> Error {
     let text = error.to_string();
-    // What follows the first line is where in llguidance it happened.
-    Error::Grammar(text.lines().next().unwrap_or("the schema cannot be compiled").to_owned())
+    let first = text.lines().next().unwrap_or("the schema cannot be compiled");
+    let has = |part: &str| first.contains(part);
+    Error::Grammar(if has("regex parse error") {
+        pattern_problem(&text)
+    } else if has("Current row has") || has("max_items") {
+        let keys = MAX_ITEMS / 4;
+        format!(
+            "an object must have at most {keys} keys that may be left out; require some, or take some out"
+        )
+    } else if has("circular references") {
+        "a `$ref` that leads back to the schema around it must have no other keywords beside it".to_owned()
+    } else if has("NoExtensionBias") {
+        "nothing can keep to the schema; a `$ref` may lead to itself".to_owned()
+    } else if has("regex for integer range") || has("regex for float range") {
+        "`minimum` and `maximum` must be within \u{b1}9223372036854775807".to_owned()
+    } else {
+        first.to_owned()
+    })
+}
+
+/// Of the regular expression and a mark below it, which come first, the former; and the reason, which comes last.
+fn pattern_problem(text: &str) -> String {
+    let reason = text.lines().find_map(|line| line.strip_prefix("error: ")).unwrap_or("it cannot be parsed");
+    let pattern: String = text.lines().nth(1).unwrap_or_default().trim().chars().take(MAX_SHOWN).collect();
+    format!("`pattern` {pattern:?}: {reason}")
 }
 
 impl Begin for Compiled {

@@ -127,7 +127,7 @@ async fn what_cannot_be_done_is_refused_and_takes_no_slot() {
     let images = Conversation { messages: vec![image], tools: Vec::new() };
     let refused = [
         (GenerateRequest { format: "\"xml\"".into(), ..ask("hi") }, "invalid format: \"xml\""),
-        (GenerateRequest { format: "{\"type\":\"x\"}".into(), ..ask("hi") }, "`format`"),
+        (GenerateRequest { format: "{\"type\":\"x\"}".into(), ..ask("hi") }, "invalid format"),
         (
             GenerateRequest { input: Some(Input::Conversation(images)), ..ask("hi") },
             "does not support vision",

@@ -113,7 +113,7 @@ fn a_resume_that_does_not_fit_its_grammar_fails_in_words() {
     let resumed = Sequence { resume_at: 2, ..sequence(1, [count(0, 20), vec![0, 99]].concat(), 5) };
     let story = run_one(&mut parrot(1, 64, 16), constrained(COUNTER, resumed));
     let Some(Event::Failed { error, .. }) = story.end else { panic!("{story:?}") };
-    assert_eq!(error.to_string(), "`format`: 99 may not come after [0]");
+    assert_eq!(error.to_string(), "invalid format: 99 may not come after [0]");
 }
 
 #[test]
