@@ -41,6 +41,8 @@ pub struct Prompt {
     pub text: String,
     pub tokens: Vec<u32>,
     pub reply: reply::Spec,
+    /// Made by a Jinja template.
+    pub is_jinja: bool,
 }
 
 // === impl Prompts ===
@@ -128,7 +130,7 @@ impl Prompts {
         let begins_with_bos = self.info.add_bos && tokens.first().copied() == self.tokenizer.bos();
         let tokens = window.fit_tokens(tokens, usize::from(begins_with_bos))?;
         let reply = reading.spec(&text, &tokens);
-        Ok(Prompt { text, tokens, reply })
+        Ok(Prompt { text, tokens, reply, is_jinja: reading.chosen.is_some_and(Chosen::is_jinja) })
     }
 }
 

@@ -35,30 +35,39 @@ pub fn check(request: &GenerateRequest) -> Result<(), Error> {
     Ok(())
 }
 
-/// How many tokens the whole answer may have.
-fn max_tokens(options: &Options, context_length: usize) -> usize {
+/// How many tokens the whole answer may have. Zero Ollama leaves out where it has made the prompt itself, which means
+/// no bound, and sends on where a Jinja template makes it, which means none.
+fn max_tokens(options: &Options, context_length: usize, is_jinja: bool) -> usize {
     let bound = context_length.saturating_mul(MAX_CONTEXTS);
-    // Zero is what Ollama sends on as nothing said.
     usize::try_from(options.num_predict)
         .ok()
-        .filter(|tokens| *tokens > 0)
+        .filter(|tokens| *tokens > 0 || is_jinja)
         .map_or(bound, |tokens| tokens.min(bound))
 }
 
-/// The sequence of a prompt, which ends with the tokens that another worker has emitted. `context_length` is what it may
-/// use of its slot.
-pub fn sequence(request: &GenerateRequest, prompt: Vec<u32>, context_length: usize) -> Sequence {
+/// What an answer follows.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// Ends with the tokens that another worker has emitted.
+    pub tokens: Vec<u32>,
+    /// Whether a Jinja template has made it.
+    pub is_jinja: bool,
+}
+
+/// The sequence of a prompt. `context_length` is what it may use of its slot.
+pub fn sequence(request: &GenerateRequest, given: Given, context_length: usize) -> Sequence {
+    let Given { tokens: prompt, is_jinja } = given;
     let options = request.options.clone().unwrap_or_default();
     let emitted = request.resume.as_ref().map_or(0, |resume| resume.emitted_ids.len());
-    let given = prompt.len() - emitted;
+    let asked = prompt.len() - emitted;
     // Each shift computes what it leaves anew. One that keeps nearly everything would do so at every token.
-    let keep = usize::try_from(options.num_keep).unwrap_or(given).min(context_length - context_length / 4);
+    let keep = usize::try_from(options.num_keep).unwrap_or(asked).min(context_length - context_length / 4);
     Sequence {
         // The runner chooses it.
         id: 0,
         prompt,
         sampling: sampling(&options),
-        max_tokens: Some(max_tokens(&options, context_length).saturating_sub(emitted)),
+        max_tokens: Some(max_tokens(&options, context_length, is_jinja).saturating_sub(emitted)),
         resume_at: emitted,
         context_length: Some(context_length),
         logprobs: request.logprobs.then(|| u8::try_from(request.top_logprobs).unwrap_or(u8::MAX)),
@@ -97,16 +106,32 @@ mod tests {
     #[test]
     fn no_bound_and_an_absurd_one_are_ten_contexts() {
         for num_predict in [-1, -2, 0, 41, i64::MAX] {
-            assert_eq!(max_tokens(&Options { num_predict, ..Options::default() }, 4), 40, "{num_predict}");
+            assert_eq!(
+                max_tokens(&Options { num_predict, ..Options::default() }, 4, false),
+                40,
+                "{num_predict}"
+            );
         }
-        assert_eq!(max_tokens(&Options { num_predict: 7, ..Options::default() }, 4), 7);
+        assert_eq!(max_tokens(&Options { num_predict: 7, ..Options::default() }, 4, false), 7);
+    }
+
+    #[test]
+    fn zero_tokens_are_none_behind_a_jinja_template() {
+        for (num_predict, tokens) in [(-1, 40), (0, 0), (7, 7), (41, 40)] {
+            let options = Options { num_predict, ..Options::default() };
+            assert_eq!(max_tokens(&options, 4, true), tokens, "{num_predict}");
+        }
+    }
+
+    fn given(tokens: Vec<u32>) -> Given {
+        Given { tokens, is_jinja: false }
     }
 
     #[test]
     fn a_resumed_sequence_emits_only_what_is_missing() {
         let resume = Some(Resume { emitted_ids: vec![5, 6], delivered: 0 });
         let options = Options { num_predict: 10, ..Options::default() };
-        let sequence = sequence(&GenerateRequest { resume, ..request(options) }, vec![1, 5, 6], 100);
+        let sequence = sequence(&GenerateRequest { resume, ..request(options) }, given(vec![1, 5, 6]), 100);
         assert_eq!((sequence.max_tokens, sequence.resume_at), (Some(8), 2));
     }
 
@@ -114,7 +139,7 @@ mod tests {
     fn a_shift_always_has_a_quarter_of_the_context_to_work_with() {
         let keep = |num_keep: i64, tokens: usize| {
             let request = request(Options { num_keep, ..Options::default() });
-            sequence(&request, vec![1; tokens], 100).keep
+            sequence(&request, given(vec![1; tokens]), 100).keep
         };
         assert_eq!((keep(5, 10), keep(-1, 10), keep(-1, 99), keep(i64::MAX, 10)), (5, 10, 75, 75));
     }

@@ -163,6 +163,11 @@ impl Chosen {
         rendered.map_err(|error| template_error(&error))
     }
 
+    /// What `num_predict` 0 means hangs on it.
+    pub fn is_jinja(&self) -> bool {
+        matches!(self, Chosen::Jinja(_))
+    }
+
     pub fn thinking_tags(&self) -> Option<(String, String)> {
         match (self.parser, &self.template) {
             (Some(parser), _) => parser.thinks.then(think_tags),

@@ -21,7 +21,7 @@ use crate::{
     prompt::Prompt,
     replicas::{InUse, Loaded, Replicas},
     reply::Parser,
-    sequence,
+    sequence::{self, Given},
 };
 
 /// An answer and what it keeps: the replica is in use until the caller has the last chunk, or leaves.
@@ -107,7 +107,8 @@ fn prepare(loaded: &Arc<Loaded>, request: &GenerateRequest, today: Date) -> Resu
         ended = answer.resume(&resume.emitted_ids, resume.delivered).break_value();
         tokens.extend_from_slice(&resume.emitted_ids);
     }
-    let sequence = sequence::sequence(request, tokens, context_length);
+    let given = Given { tokens, is_jinja: prompt.is_jinja };
+    let sequence = sequence::sequence(request, given, context_length);
     let sequence = Sequence { grammar, ..sequence };
     Ok(Prepared { sequence, answer, reader, ended })
 }

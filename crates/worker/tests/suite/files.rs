@@ -55,6 +55,22 @@ async fn refusal(edit: impl FnOnce(&mut Model), blob: &[u8]) -> Error {
 }
 
 #[tokio::test]
+async fn zero_tokens_are_none_behind_a_jinja_template_and_no_bound_elsewhere() {
+    let template = "{% for m in messages %}{{ m.content }}{% endfor %}>";
+    let (site, request, _folder) = site(&tiny::with_template(template)).await;
+    site.load(request).await.unwrap();
+    let mut options = options();
+    options.num_predict = 0;
+    let none = GenerateRequest { options: Some(options.clone()), ..ask("hi") };
+    let (text, done) = site.answer(none).await.unwrap();
+    assert_eq!((text.as_str(), done.eval_tokens, done.reason()), ("", 0, Reason::Length));
+    options.stop = vec!["e".into(), "t".into(), "a".into(), "o".into(), " ".into(), "n".into()];
+    let unbound = GenerateRequest { options: Some(options), ..raw("hi") };
+    let (_, done) = site.answer(unbound).await.unwrap();
+    assert!(done.eval_tokens > 0);
+}
+
+#[tokio::test]
 async fn a_model_file_is_loaded_and_answers() {
     let (site, request, _folder) = site(&tiny::gguf()).await;
     let ready = site.load(request).await.unwrap();
@@ -92,7 +108,7 @@ async fn an_answer_keeps_to_its_format() {
     let (text, _) = answer("\"json\"").await.unwrap();
     assert!(text.starts_with('{'), "{text}");
     let error = answer(r#"{"enum":[]}"#).await.unwrap_err();
-    assert!(error.code == Code::Invalid && error.message.contains("`format`"), "{error}");
+    assert!(error.code == Code::Invalid && error.message.contains("invalid format"), "{error}");
 }
 
 #[tokio::test]

@@ -12,6 +12,13 @@ pub fn gguf() -> Vec<u8> {
     writer().to_bytes().unwrap()
 }
 
+/// The same with a Jinja template.
+pub fn with_template(template: &str) -> Vec<u8> {
+    let mut writer = writer();
+    writer.metadata("tokenizer.chat_template", template).unwrap();
+    writer.to_bytes().unwrap()
+}
+
 /// The same as a reranker that answers yes or no.
 pub fn reranker() -> Vec<u8> {
     let mut writer = writer();
