@@ -5,6 +5,7 @@
 //! error that names the bound. For that the parsed template is put together anew before it is compiled (`rebuild`),
 //! which takes the inner workings of minijinja, whose version is therefore an exact one.
 
+mod begun;
 mod context;
 mod meter;
 mod python;
@@ -64,9 +65,14 @@ impl Jinja {
         &self.source
     }
 
-    /// The prompt for `values`.
+    /// The prompt for `values`. What the assistant has begun to say is left open.
     pub fn render(&self, values: &Values) -> Result<String, Error> {
-        self.render_as(values, self.dialect)
+        let Some((before, begun)) = begun::split(values) else {
+            return self.render_as(values, self.dialect);
+        };
+        let mut prompt = self.render_as(&before, self.dialect)?;
+        begun::append(&mut prompt, &begun);
+        within_bound(prompt)
     }
 
     /// Whether it has a place for system messages; else they go into the next user message.
@@ -81,10 +87,7 @@ impl Jinja {
         let context = context::build(values, dialect);
         machinery::eval(&self.environment, &instructions, context, &blocks, &mut out, AutoEscape::None)
             .map_err(|error| execution_error(&error))?;
-        if prompt.len() > MAX_OUTPUT_BYTES {
-            return Err(Error::Limit { line: 1, unit: "bytes of output", bound: MAX_OUTPUT_BYTES });
-        }
-        Ok(prompt)
+        within_bound(prompt)
     }
 
     /// Done for every rendering: it takes a part of the time of one, and compiled templates borrow their text.
@@ -122,6 +125,13 @@ impl Jinja {
         dialect.system_in_user = arrives("user", dialect) && !arrives("system", dialect);
         dialect
     }
+}
+
+fn within_bound(prompt: String) -> Result<String, Error> {
+    if prompt.len() > MAX_OUTPUT_BYTES {
+        return Err(Error::Limit { line: 1, unit: "bytes of output", bound: MAX_OUTPUT_BYTES });
+    }
+    Ok(prompt)
 }
 
 type Compiled<'a> = (machinery::Instructions<'a>, BTreeMap<&'a str, machinery::Instructions<'a>>);

@@ -1,6 +1,6 @@
 //! Jinja: real and realistic chat templates, Python's ways, and its bounds.
 
-use crate::support::{conversation, hello, system, thinking, tools, turns};
+use crate::support::{conversation, hello, prefill, system, thinking, tools, turns};
 use template::{Jinja, Message, Think, Values};
 
 const SMOLLM2: &str = include_str!("../fixtures/smollm2.jinja");
@@ -52,6 +52,41 @@ fn gemma3_sees_images_as_parts() {
         render(GEMMA3, values),
         "<s><start_of_turn>user\n<start_of_image><start_of_image>What is this?<end_of_turn>\n<start_of_turn>model\n"
     );
+}
+
+#[test]
+fn what_the_assistant_has_begun_is_left_open() {
+    assert_eq!(
+        render(GEMMA3, prefill()),
+        "<s><start_of_turn>user\nOne<end_of_turn>\n<start_of_turn>model\nTwo<end_of_turn>\n\
+         <start_of_turn>user\nThree<end_of_turn>\n<start_of_turn>model\nFo"
+    );
+    let said = conversation(&[("user", "a"), ("assistant", "b"), ("assistant", "c ")]);
+    assert_eq!(render(GEMMA3, said), "<s><start_of_turn>user\na<end_of_turn>\n<start_of_turn>model\nb\n\nc ");
+}
+
+#[test]
+fn an_assistant_that_called_said_nothing_or_is_alone_is_not_continued() {
+    let template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}>";
+    assert_eq!(render(template, conversation(&[("user", "a"), ("assistant", "")])), "[user]a[assistant]>");
+    assert_eq!(render(template, conversation(&[("assistant", "a")])), "[assistant]a>");
+    let mut called = tools();
+    called.messages.truncate(2);
+    called.messages[1].content = "I look.".into();
+    assert!(!called.messages[1].tool_calls.is_empty());
+    assert_eq!(render(template, called), "[user]Weather & more?[assistant]I look.>");
+}
+
+#[test]
+fn what_the_assistant_has_begun_comes_after_its_thought() {
+    let template =
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]<think>{{ '\n' }}";
+    let mut begun = conversation(&[("user", "a"), ("assistant", "b")]);
+    assert_eq!(render(template, begun.clone()), "[user]a[assistant]<think>\n\n</think>\n\nb");
+    begun.messages[1].thinking = "hm".into();
+    assert_eq!(render(template, begun.clone()), "[user]a[assistant]<think>\nhm\n</think>\n\nb");
+    begun.messages[1].content = "so</think>b".into();
+    assert_eq!(render(template, begun), "[user]a[assistant]<think>\nso</think>b");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use protocol::v1::GenerateRequest;
 use template::{
     Go, Jinja, Kind, Values,
     builtin::{self, Calls, Known},
-    choose,
+    capabilities, choose,
 };
 
 use super::model_name;
@@ -141,7 +141,8 @@ impl Templates {
 impl Chat {
     fn parse(source: &str) -> Result<Arc<Chat>, Error> {
         let jinja = Jinja::parse(source).map_err(|error| template_error(&error))?;
-        let thinks = source.contains("<think>") && source.contains("</think>");
+        // Some only cut earlier thinking off at its end; their models write both tags all the same.
+        let thinks = capabilities(None, Some(&jinja)).thinking;
         Ok(Arc::new(Chat { jinja, thinking_tags: thinks.then(think_tags), dress: jinja_dress(source) }))
     }
 }
@@ -165,7 +166,7 @@ impl Chosen {
 
     /// What `num_predict` 0 means hangs on it.
     pub fn is_jinja(&self) -> bool {
-        matches!(self, Chosen::Jinja(_))
+        matches!(self.template, Template::Jinja(_))
     }
 
     pub fn thinking_tags(&self) -> Option<(String, String)> {

@@ -188,6 +188,31 @@ fn a_prompt_that_opens_the_thinking_is_seen() {
 }
 
 #[test]
+fn a_template_that_only_cuts_thoughts_off_is_one_of_a_model_that_thinks() {
+    let cuts = "{% for m in messages %}{{ m.content.split('</think>')[-1] }}{% endfor %}>";
+    let think = Some(Think { on: true, level: String::new() });
+    let request = GenerateRequest { think, ..hello() };
+    let thinking =
+        |template: &str| prompts(100, Some(template)).build(&request, 100, today()).unwrap().reply.thinking;
+    let tags = Tags { open: "<think>".into(), close: "</think>".into(), inside: false };
+    assert_eq!(thinking(cuts), Some(tags.clone()));
+    assert_eq!(thinking(&format!("{cuts}<think>\n")), Some(Tags { inside: true, ..tags }));
+    // One that is shown earlier thoughts as such is no sign of tags.
+    assert_eq!(thinking(&format!("{cuts}{{# reasoning_content #}}")), None);
+}
+
+#[test]
+fn what_the_assistant_has_begun_is_continued_and_no_thought() {
+    let template = format!("{JINJA}{{# <think></think> #}}<think>");
+    let think = Some(Think { on: true, level: String::new() });
+    let begun = chat(vec![message("user", "hi"), message("assistant", "We")]);
+    let prompt =
+        prompts(100, Some(&template)).build(&GenerateRequest { think, ..begun }, 100, today()).unwrap();
+    assert_eq!(prompt.text, "[user]hi[assistant]<think>\n</think>\n\nWe");
+    assert!(prompt.is_jinja && prompt.reply.thinking.is_some_and(|tags| !tags.inside));
+}
+
+#[test]
 fn tools_reach_the_template_and_the_reader_of_the_answer() {
     let template = "{{ range .Tools }}{{ .Function.Name }}{{ end }}{{ range .Messages }}{{ .Content }}\
                     {{ if .ToolCalls }}<tool_call>{{ range .ToolCalls }}{{ .Function.Name }}{{ end }}{{ end }}{{ end }}";
