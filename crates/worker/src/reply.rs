@@ -124,10 +124,9 @@ impl Parser {
         Step { chunk: (!piece.is_empty()).then(|| self.chunk(piece)), ended: None }
     }
 
-    /// The last chunk: what was held back, when no stop string cut it off.
+    /// The last chunk: what was held back, when no stop string cut it off. Half a character is dropped, as in Ollama.
     pub fn finish(&mut self) -> GenerateChunk {
-        let rest = self.detokenizer.flush();
-        let rest = self.text.finish(&rest);
+        let rest = self.text.finish();
         if let Some(end) = rest.stopped_at {
             // Tokens that only made up the stop string count, but have no place in the log probabilities.
             self.pending

@@ -55,13 +55,10 @@ impl Text {
         Piece { stopped_at: self.stopped_at, ..self.split(&passed.text) }
     }
 
-    /// The end of the answer, with the last of its text.
-    pub fn finish(&mut self, rest: &str) -> Piece {
-        let mut piece = self.push(rest);
-        if piece.stopped_at.is_none() {
-            let held = self.stop.finish();
-            piece.append(self.split(&held));
-        }
+    /// The end of the answer.
+    pub fn finish(&mut self) -> Piece {
+        let held = self.stop.finish();
+        let mut piece = Piece { stopped_at: self.stopped_at, ..self.split(&held) };
         if let Some(thinking) = &mut self.thinking {
             let split = thinking.finish();
             piece.append(self.find_calls(split));
