@@ -249,7 +249,7 @@ fn is_wrapper(schema: &Map<String, Value>) -> bool {
     let many = schema.get("allOf").and_then(Value::as_array).is_some_and(|parts| parts.len() > 1);
     PARTS.iter().filter(|keyword| has(keyword)).count() == 1
         && !many
-        && !["properties", "patternProperties", "additionalProperties"].iter().any(|keyword| has(&keyword))
+        && !["properties", "patternProperties", "additionalProperties"].iter().any(has)
 }
 
 fn name_type(schema: &mut Map<String, Value>) {
