@@ -16,6 +16,8 @@ use super::MAX_OPTIONAL_KEYS;
 
 /// As many as llguidance takes. References can make many schemas of a few.
 const MAX_SCHEMAS: usize = 50_000;
+/// Nor may they multiply what is long.
+const MAX_BYTES: usize = 4 << 20;
 
 /// Keywords whose schemas speak of the same value as the schema around them.
 const PARTS: [&str; 4] = ["allOf", "anyOf", "oneOf", "$ref"];
@@ -59,11 +61,13 @@ struct Writer<'a> {
     places: HashMap<(&'a str, Extent), usize>,
     pending: VecDeque<(&'a Value, Extent)>,
     schemas: usize,
+    /// Of keys, and of what is taken over as it is.
+    bytes: usize,
 }
 
 /// The same schema, written out.
 pub fn write_out(root: &Value) -> Result<Map<String, Value>, String> {
-    let mut writer = Writer { root, places: HashMap::new(), pending: VecDeque::new(), schemas: 0 };
+    let mut writer = Writer { root, places: HashMap::new(), pending: VecDeque::new(), schemas: 0, bytes: 0 };
     let Value::Object(mut whole) = writer.schema(root, Extent::Whole)? else {
         return Err("the schema must be a JSON object".to_owned());
     };
@@ -83,16 +87,21 @@ pub fn write_out(root: &Value) -> Result<Map<String, Value>, String> {
 
 impl<'a> Writer<'a> {
     fn schema(&mut self, schema: &'a Value, extent: Extent) -> Result<Value, String> {
-        self.count()?;
+        self.count(0)?;
         let Value::Object(schema) = schema else { return Ok(schema.clone()) };
         let parts = if is_wrapper(schema) { extent } else { Extent::Part };
         let mut out = Map::new();
         for (keyword, value) in schema {
             let value = match (keyword.as_str(), value) {
-                // Definitions are written where they are needed; a name of the schema would change what references mean.
+                // Definitions are written where they are needed, and a name of the schema would change what references
+                // mean. The rest is for readers.
                 ("$defs" | "definitions" | "$schema" | "$id" | "id", _) => continue,
+                ("title" | "description" | "$comment" | "default" | "examples", _) => continue,
                 ("properties" | "patternProperties", Value::Object(schemas)) => {
-                    let one = |(key, schema)| Ok((String::clone(key), self.schema(schema, Extent::Whole)?));
+                    let one = |(key, schema)| {
+                        self.bytes += String::len(key);
+                        Ok((key.clone(), self.schema(schema, Extent::Whole)?))
+                    };
                     Value::Object(schemas.iter().map(one).collect::<Result<_, String>>()?)
                 }
                 ("items" | "prefixItems", Value::Array(schemas)) => self.list(schemas, Extent::Whole)?,
@@ -101,7 +110,10 @@ impl<'a> Writer<'a> {
                 }
                 ("allOf" | "anyOf" | "oneOf", Value::Array(schemas)) => self.list(schemas, parts)?,
                 ("$ref", Value::String(place)) => json!(format!("#/$defs/{}", self.place(place, parts)?)),
-                _ => value.clone(),
+                _ => {
+                    self.bytes += value.to_string().len();
+                    value.clone()
+                }
             };
             out.insert(keyword.clone(), value);
         }
@@ -114,8 +126,13 @@ impl<'a> Writer<'a> {
         Ok(Value::Object(out))
     }
 
-    fn count(&mut self) -> Result<(), String> {
+    /// One more schema, or key of `bytes`.
+    fn count(&mut self, bytes: usize) -> Result<(), String> {
         self.schemas += 1;
+        self.bytes += bytes;
+        if self.bytes > MAX_BYTES {
+            return Err(format!("the schema must have at most {MAX_BYTES} bytes, references followed"));
+        }
         if self.schemas > MAX_SCHEMAS {
             return Err(format!("the schema must have at most {MAX_SCHEMAS} parts, references followed"));
         }
@@ -177,7 +194,7 @@ impl<'a> Writer<'a> {
                 ("properties", Value::Object(properties)) => {
                     keys.has_properties = true;
                     for (key, schema) in properties {
-                        self.count()?;
+                        self.count(key.len())?;
                         // References that meet are compared by what they lead to, which may have no end.
                         let schema = match is_certain || refers(schema) {
                             true => json!(true),
@@ -198,7 +215,7 @@ impl<'a> Writer<'a> {
                     }
                 }
                 ("$ref", Value::String(place)) if seen.insert(place) => {
-                    self.count()?;
+                    self.count(0)?;
                     if let Value::Object(part) = self.resolve(place)? {
                         keys.is_told |= part.contains_key("patternProperties");
                         self.collect(part, is_certain, keys, seen)?;

@@ -276,6 +276,16 @@ fn schemas_that_multiply_are_refused_with_the_bound() {
     let text = format!(r#"{{"properties":{{{}}},"$defs":{{{}}}}}"#, uses.join(","), definitions.join(","));
     let error = grammars().schema(&text).unwrap_err().to_string();
     assert!(error.contains("at most 50000 parts, references followed"), "{error}");
+    // A long key of an alternative is one of each object that has the alternative.
+    let key = "k".repeat(100_000);
+    let uses: Vec<String> =
+        (0..100).map(|at| format!(r##""u{at}":{{"$ref":"#/$defs/d","properties":{{}}}}"##)).collect();
+    let text = format!(
+        r#"{{"properties":{{{}}},"$defs":{{"d":{{"anyOf":[{{"properties":{{"{key}":{{}}}}}}]}}}}}}"#,
+        uses.join(",")
+    );
+    let error = grammars().schema(&text).unwrap_err().to_string();
+    assert!(error.contains("at most 4194304 bytes, references followed"), "{error}");
 }
 
 #[test]
