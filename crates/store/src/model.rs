@@ -65,9 +65,10 @@ impl Model {
         }
     }
 
-    /// Which of the two templates makes prompts. Parses both, so it is for `show`, not for every request.
+    /// Which of the two templates makes prompts, where no renderer does. Parses both, so it is for `show`, not for every
+    /// request.
     pub fn template_kind(&self) -> template::Kind {
-        capability::choose(&self.name, self.prompt_template(), self.chat_template.as_deref())
+        capability::choose(&self.name, self.template.as_deref(), self.chat_template.as_deref())
     }
 
     pub fn can(&self, capability: &str) -> bool {
