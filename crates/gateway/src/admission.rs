@@ -239,6 +239,15 @@ impl Place {
         if own.began.elapsed() >= patience { Rank::Overdue } else { Rank::InTime }
     }
 
+    /// The models whose lines have a head that came before this one.
+    pub fn elders(&self) -> Vec<String> {
+        let state = self.admission.lock();
+        let age = |line: &Line| line.members.front().map(|head| (head.began, head.id));
+        let own = state.lines.get(&self.key).and_then(age);
+        let before = state.lines.iter().filter(|(_, line)| age(line) < own);
+        before.map(|(key, _)| key.clone()).collect()
+    }
+
     fn is_head(&self) -> bool {
         let state = self.admission.lock();
         let line = state.lines.get(&self.key);
@@ -350,8 +359,10 @@ mod tests {
         assert_eq!(ranks(Duration::MAX), [Rank::InTime; 2]);
         second.wants_place(true);
         assert_eq!(ranks(Duration::ZERO), [Rank::Overdue, Rank::AfterOthers]);
+        assert_eq!((first.elders(), second.elders()), (Vec::new(), vec!["a".to_owned()]));
         let next = join(&admission, "a", 9).unwrap().place;
         drop(first);
+        assert_eq!((second.elders(), next.elders()), (Vec::new(), vec!["b".to_owned()]));
         assert_eq!(
             (second.rank(Duration::ZERO), next.rank(Duration::ZERO)),
             (Rank::Overdue, Rank::AfterOthers)

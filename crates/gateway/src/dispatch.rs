@@ -231,6 +231,7 @@ impl Dispatcher {
             let mut changes = shared.cluster.changes();
             let rank = place.rank(shared.patience);
             journey.standing.is_overdue = rank == Rank::Overdue;
+            journey.standing.elders = place.elders();
             let decision = look(shared, journey)?;
             place.wants_place(decision.wants_place());
             let load = match decision {

@@ -25,6 +25,8 @@ pub struct Demand {
     pub waiting: u32,
     /// It has waited so long that busy replicas make room, too: they finish what they run and take nothing new.
     pub is_overdue: bool,
+    /// Models that others have waited for longer: no replica of theirs makes room for this request.
+    pub spare: Vec<String>,
     /// Workers that this request has failed on.
     pub exclude: Vec<String>,
 }

@@ -89,6 +89,7 @@ impl Shared {
             context: if standing.has_loaded { Context::Any } else { errand.context },
             waiting: waiting.max(1),
             is_overdue: standing.is_overdue,
+            spare: standing.elders.clone(),
             exclude: standing.avoid.active(&self.cluster),
         }
     }

@@ -37,6 +37,8 @@ pub(super) struct Standing {
     pub has_loaded: bool,
     /// It has waited so long that busy replicas make room.
     pub is_overdue: bool,
+    /// Models that others have waited for longer.
+    pub elders: Vec<String>,
 }
 
 /// Workers that this request has failed on. Others find out for themselves.

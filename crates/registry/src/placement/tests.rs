@@ -290,6 +290,11 @@ fn a_busy_replica_makes_room_only_for_who_is_overdue() {
     let cluster = Cluster::new(1).worker("a").replica("a", "x", old);
     assert_eq!(cluster.plan(&demand("m")), Plan::Wait(Reason::NoRoom));
     assert_eq!(cluster.plan(&overdue), load_after("a", &[("a", "x")]));
+    // One that somebody has waited for longer is about to be used, idle or not.
+    let spared = Demand { spare: vec!["x".into()], ..overdue.clone() };
+    assert_eq!(cluster.plan(&spared), Plan::Wait(Reason::NoRoom));
+    let loaded = Cluster::new(1).worker("a").replica("a", "x", used_before(1000));
+    assert_eq!(loaded.plan(&spared), Plan::Wait(Reason::NoRoom));
     // Of two the one that runs less; and a slot of its own model is waited for however long it takes.
     let cluster = Cluster::new(2).worker("a").replica("a", "x", busy(2)).replica("a", "y", busy(1));
     assert_eq!(cluster.plan(&overdue), load_after("a", &[("a", "y")]));

@@ -31,8 +31,11 @@ pub(super) fn rank<'a>(occupant: &Occupant<'a>, now_ns: i64) -> VictimRank<'a> {
 
 /// Everybody who could go, least missed first.
 pub(super) fn candidates<'s, 'a>(scene: &'s Scene<'a>) -> Vec<&'s Occupant<'a>> {
-    let may_go =
-        |occupant: &&Occupant| is_ready(scene, occupant) && (is_idle(occupant) || scene.demand.is_overdue);
+    let demand = scene.demand;
+    let is_spared = |occupant: &Occupant| demand.spare.iter().any(|key| key == occupant.replica_key);
+    let may_go = |occupant: &&Occupant| {
+        is_ready(scene, occupant) && !is_spared(occupant) && (is_idle(occupant) || demand.is_overdue)
+    };
     let mut candidates: Vec<&Occupant> = scene.occupants().filter(may_go).collect();
     candidates.sort_by_key(|occupant| rank(occupant, scene.now_ns()));
     candidates

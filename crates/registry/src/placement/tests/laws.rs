@@ -68,6 +68,7 @@ fn any_demand() -> impl Strategy<Value = Demand> {
             context: if context == 0 { Context::Any } else { Context::AtLeast(context) },
             waiting,
             is_overdue,
+            spare: Vec::new(),
             exclude: exclude.into_iter().map(|worker| WORKERS[worker].to_owned()).collect(),
         },
     )
