@@ -15,7 +15,7 @@ const MAX_DEPTH: usize = 64;
 /// The same when references are followed: hundreds of definitions, each of which leads to the next.
 const MAX_LEVELS: usize = 2_000;
 /// Of one object, that may be left out: wherever one may come, each that follows may, too. To compile so many takes a
-/// tenth of a second, and four times as long for twice as many.
+/// second without optimization, and more than twice as long for twice as many.
 pub const MAX_OPTIONAL_KEYS: usize = 2_000;
 /// Enough for so many levels, without optimization, too. Only what is used of it is ever memory.
 pub const STACK_BYTES: usize = 128 << 20;

@@ -33,7 +33,7 @@ const TYPICAL: [(&str, &[&str]); 4] = [
 /// The largest number up to which every integer is one in any reader of JSON (RFC 7493).
 const MAX_INTEGER: f64 = 9_007_199_254_740_991.0;
 
-/// Bounds and a divisor together take time with the divisor: a tenth of a second for this one.
+/// Bounds and a divisor together take time that grows with the divisor: seconds for one of a million.
 const MAX_BOUNDED_MULTIPLE: f64 = 10_000.0;
 
 /// How much of an object a schema tells.
