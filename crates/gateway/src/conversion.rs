@@ -37,7 +37,7 @@ pub async fn prepare(
     Ok(spec)
 }
 
-/// Tries the workers one after the other, those with the most room first, until one is not lost.
+/// Tries the workers one after the other, those that run the least first, until one is not lost.
 async fn anywhere(
     app: &App,
     request: &ConvertRequest,
